@@ -149,18 +149,17 @@ class IntervalNet(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """A U-net that estimates an image from a noisy one, at half and a quarter of its resolution.
+    """A linear filter of a noisy image plus what a U-net adds, at half and a quarter of its resolution.
 
-    The estimate is a share of the noisy image, learnt for each channel, plus what the net adds; it is not
-    clipped.  `widths` are the channels at each level.  Its first layers are those of a `ResidualNet`, from
-    which it can start.
+    The estimate is not clipped.  `widths` are the channels at each level.  The U-net's first layers are those
+    of a `ResidualNet`, from which it can start; the last one is zero at first.
     """
 
-    def __init__(self, widths: tuple[int, int] = (32, 96), channels: int = 3) -> None:
+    def __init__(self, widths: tuple[int, int] = (32, 96), channels: int = 3, window: int = 7) -> None:
         super().__init__()
         fine, coarse = widths
         self.normalize = Normalize(CIFAR10_MEAN, CIFAR10_STD)
-        self.share = nn.Parameter(torch.full((channels,), 0.5))
+        self.linear = nn.Conv2d(channels, channels, window, 1, window // 2, bias=False)
         self.stem, self.norm = _convolution(channels, fine, 2), nn.BatchNorm2d(fine)
         self.blocks = nn.Sequential(
             _Residual(fine, fine, 1), _Residual(fine, coarse, 2), _Residual(coarse, coarse, 1)
@@ -170,16 +169,27 @@ class Denoiser(nn.Module):
         self.details = _convolution(4 * channels, fine)
         self.after = _Residual(fine, fine, 1)
         self.head = nn.Conv2d(fine, 4 * channels, 3, 1, 1)
-        for value in (self.inner.norm2.weight, self.head.weight, self.head.bias):
-            nn.init.zeros_(value)  # type: ignore[arg-type]  # the inner block starts as nothing, all as the share
+        for value in (self.inner.norm2.weight, *self.head.parameters()):
+            nn.init.zeros_(value)
 
     def forward(self, images: Tensor) -> Tensor:
         noisy = self.normalize(images)
         x = self.blocks[0](F.relu(self.norm(self.stem(noisy))))
         deep = self.inner(self.blocks[2](self.blocks[1](x)))
         x = self.after(x + self.details(F.pixel_unshuffle(noisy, 2)) + self.up(deep))
-        estimate = self.share.to(x.dtype).view(-1, 1, 1) * noisy + F.pixel_shuffle(self.head(x), 2)
+        estimate = self.linear(noisy) + F.pixel_shuffle(self.head(x), 2)
         return estimate * self.normalize.std.to(x.dtype) + self.normalize.mean.to(x.dtype)
+
+    @torch.no_grad()
+    def fit_filter(self, images: Tensor, sigma: float, generator: torch.Generator) -> None:
+        """Set the filter to the best linear estimate, by least squares, for images (N, C, H, W) in [0, 1]."""
+        noisy = images + torch.empty_like(images).normal_(0, sigma, generator=generator)
+        side, stride = self.linear.kernel_size[0], 5  # neighbouring windows tell little more
+        windows = F.unfold(self.normalize(noisy), side, padding=side // 2, stride=stride)
+        pixels = self.normalize(images)[:, :, ::stride, ::stride].flatten(2)
+        rows, wanted = (each.transpose(1, 2).flatten(0, 1).double() for each in (windows, pixels))
+        found = torch.linalg.lstsq(rows, wanted).solution
+        self.linear.weight.copy_(found.T.reshape(self.linear.weight.shape))
 
 
 DENOISER = "denoiser"

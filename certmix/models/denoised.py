@@ -6,7 +6,6 @@ al., ICLR 2023, for one step of a diffusion model).
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from pathlib import Path
@@ -14,12 +13,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from certmix import guard
 from certmix.calling import name_of
-from certmix.errors import ModelError, describe, install
+from certmix.errors import ModelError
 from certmix.files import TEXT, parse_json
 from certmix.models.composed import DIFFUSERS, diffusers_parts
-from certmix.models.foreign import Foreign, module_sources
+from certmix.models.foreign import Foreign, made_by, module_sources, optional
 from certmix.models.zoo import read_bytes
 
 SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
@@ -127,21 +125,12 @@ def from_diffusers(spec: str) -> Foreign:
     )
     size, channels = _check_network(place, told), told.get("in_channels", 3)
     _check_schedule(place, known)
-    try:
-        diffusers = importlib.import_module("diffusers")
-    except BaseException as error:
-        guard.keep_interrupt(error)
-        raise ModelError(
-            f"diffusers cannot be imported ({describe(error)}): {install('diffusers')}"
-        ) from error
-    try:
-        unet = diffusers.UNet2DModel.from_pretrained(network, local_files_only=True)
+    diffusers = optional("diffusers", "diffusers")
+    with made_by(spec, "give a folder that save_pretrained wrote, of network and scheduler"):
+        unet = diffusers.UNet2DModel.from_pretrained(
+            network, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+        )
         shares = getattr(diffusers, known["_class_name"]).from_pretrained(schedule).alphas_cumprod
-    except BaseException as error:
-        guard.keep_interrupt(error)
-        raise ModelError(
-            f"{spec}: {describe(error)}: give a folder that save_pretrained wrote, of network and scheduler"
-        ) from error
     t = nearest_step(shares, sigma)
     share = float(shares[t])
     reached = noise_of(share)

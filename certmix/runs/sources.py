@@ -270,7 +270,8 @@ def sources_of(models: Any, data: Any, options: dict[str, Any]) -> Sources:
     for role in ("standard", "robust", "denoiser"):
         given = named.get(role)
         if given is not None and not is_model(given):
-            raise ParameterError(f"{role} of type {type(given).__name__} is no model: {MODELS}")
+            remedy = "give a name or a torch module" if role == "denoiser" else MODELS
+            raise ParameterError(f"{role} of type {type(given).__name__} is no model: {remedy}")
     if named.get("standard", "") is None:
         unused = (name for name in named if name.startswith("standard_"))
         refuse(named, unused, "is of the accurate classifier, and there is none")

@@ -91,7 +91,7 @@ def denoiser(
     noise = torch.empty_like(images).normal_(0, recipe.noise_sigma, generator=generator)
     denoised = model(images + noise)
     loss = recipe.pixel_weight * F.mse_loss(denoised.float(), images)
-    if behind is None or recipe.pixels_only > 0:
+    if behind is None:
         return loss
     return loss + F.cross_entropy(behind(denoised).float(), labels)
 

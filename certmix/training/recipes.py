@@ -27,9 +27,8 @@ class Recipe(Settings, frozen=True):
     gaussian: `noise_copies` noisy copies of each image, and weights of the `consistency` and `entropy` terms
     (Jeong and Shin, 2020).  adversarial: `attack_steps` steps of PGD in the ball.  interval: `eps` grows from
     0 over the share `ramp` of the training, and so long `regulariser` weighs the terms that keep bounds tight
-    and ReLUs balanced (Shi et al., 2021).  denoiser: AdamW; trained on the squared error of pixels, times
-    `pixel_weight`, alone for the share `pixels_only` of the training, and then also on the cross-entropy of
-    the frozen `classifier` on what it returns (Salman et al., 2020).
+    and ReLUs balanced (Shi et al., 2021).  denoiser, by AdamW: squared error of pixels times `pixel_weight`,
+    and cross-entropy of the frozen `classifier` on what it returns (Salman et al., 2020).
     """
 
     name: str
@@ -70,7 +69,6 @@ class Recipe(Settings, frozen=True):
         ),
     ] = None
     pixel_weight: NotNegative = 0.0
-    pixels_only: NotNegative = 0.0
 
     def check(self) -> None:
         """Refuse a recipe that lacks what it trains for, or has what is for another."""
@@ -91,11 +89,8 @@ class Recipe(Settings, frozen=True):
     def at(self, progress: float) -> Recipe:
         """Return the settings at a point of the training, 0 <= progress < 1: eps on its way up.
 
-        The first fifth of the ramp has eps = 0; the regulariser fades as eps grows.  Of `pixels_only` the
-        share of the training is left.
+        The first fifth of the ramp has eps = 0; the regulariser fades as eps grows.
         """
-        if self.pixels_only > 0:
-            return self.replace(pixels_only=max(0.0, self.pixels_only - progress))
         if self.ramp <= 0:
             return self
         grown = min(1.0, max(0.0, (progress / self.ramp - 0.2) / 0.8))
@@ -118,8 +113,8 @@ RECIPES = {
         eps=2 / 255, ramp=0.5, regulariser=0.5, sharpen_alpha=0.76,
     ),
     "denoiser": Recipe(
-        "denoiser", "denoiser", epochs=1, batch_size=32, learning_rate=1.5e-3, weight_decay=1e-3,
-        ema_decay=0.995, noise_sigma=0.5, classifier="cifar10-standard", pixel_weight=20.0, pixels_only=0.2,
+        "denoiser", "denoiser", epochs=2, batch_size=16, learning_rate=1.5e-3, weight_decay=1e-3,
+        ema_decay=0.98, noise_sigma=0.5, classifier="cifar10-standard", pixel_weight=20.0,
     ),
 }  # fmt: skip
 

@@ -50,3 +50,14 @@ def test_whitening_decorrelates_patches():
     assert off.abs().max() < 1e-2
     assert second.diagonal().max() <= 1.0 + 1e-6
     assert not model.whitening.weight.requires_grad
+
+
+def test_the_filter_of_a_denoiser_is_the_best_linear_estimate():
+    """Of images of one colour each it averages, which the best share of a noisy pixel cannot."""
+    torch.manual_seed(0)
+    flat = torch.rand(400, 3, 1, 1).expand(-1, -1, 16, 16)
+    denoiser, sigma, variance = build(DENOISER).eval(), 0.5, 1 / 12
+    denoiser.fit_filter(flat, sigma, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        estimates = denoiser(flat + sigma * torch.randn(flat.shape))
+    assert (estimates - flat).square().mean() < 0.4 * variance * sigma**2 / (variance + sigma**2)

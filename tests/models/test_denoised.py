@@ -350,3 +350,15 @@ def test_python_puts_a_denoiser_in_front(nets, denoiser):
         one.certify(inputs(2), samples=300, alpha=0.76, selection_samples=20) for one in (h, plain)
     )
     assert found.radii.radius.tolist() == expected.radii.radius.tolist()
+
+    data = inputs(4).numpy(), [0, 1, 2, 0]
+    how = {"alpha": 0.76, "sigma": 0.25, "samples": 100, "selection_samples": 10, "images": 4}
+    front, whole = (
+        certmix.certify((net, base), data, **how, **named)
+        for base, named in ((net, {"denoiser": given}), (nn.Sequential(half, net), {}))
+    )
+    assert front.summary.rows == whole.summary.rows
+    with pytest.raises(
+        ParameterError, match="denoiser of type int is no model: give a name or a torch module"
+    ):
+        certmix.certify((net, net), data, **how, denoiser=3)
