@@ -25,17 +25,11 @@ SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 
 
 class Denoised(nn.Module):
-    """The classifier's logits of what the denoiser returns, clipped to `output_range` if there is one."""
+    """The classifier's logits of what the denoiser returns."""
 
-    def __init__(
-        self, denoiser: nn.Module, classifier: nn.Module, output_range: tuple[float, float] | None = None
-    ) -> None:
+    def __init__(self, denoiser: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
-        self.denoiser, self.classifier, self.output_range = denoiser, classifier, output_range
-
-    def extra_repr(self) -> str:
-        """Return what its state does not hold, for its identity."""
-        return f"output_range={self.output_range}"
+        self.denoiser, self.classifier = denoiser, classifier
 
     def forward(self, inputs: Tensor) -> Any:
         denoised = self.denoiser(inputs)
@@ -45,8 +39,6 @@ class Denoised(nn.Module):
                 f"{name_of(self.denoiser)} returns {found} for inputs {tuple(inputs.shape)}: a denoiser "
                 "returns the inputs' own shape"
             )
-        if self.output_range is not None:
-            denoised = denoised.clamp(*self.output_range)
         return self.classifier(denoised)
 
 

@@ -311,12 +311,11 @@ def behind(
             f"{front.name} takes inputs in {front.input_range}, the classifier {base.name} in "
             f"{base.input_range}: take two of one range"
         )
-    limits = None if front.card is None else front.card.output_range
     parts = {f"denoiser's {what}": value for what, value in front.parts.items()} | dict(base.parts)
     return LoadedModel(
-        Denoised(front.module, base.module, limits).eval(), f"{front.name}+{base.name}",
+        Denoised(front.module, base.module).eval(), f"{front.name}+{base.name}",
         denoised_spec(front.spec, base.spec),
-        digest_of(["denoised", front.checksum, str(limits), base.checksum]),
+        digest_of(["denoised", front.checksum, base.checksum]),
         front.noise_sigma, front.input_range or base.input_range, None, parts,
         "; ".join(filter(None, (front.doubt, base.doubt))),
     )  # fmt: skip

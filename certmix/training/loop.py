@@ -147,14 +147,26 @@ def train(
 
 
 def _begun(recipe: Recipe, classes: int | None) -> nn.Module:
-    """Return the trained model that a recipe goes on from, batch normalisation not folded."""
+    """Return the trained model that a recipe goes on from, or a denoiser with the layers that it shares."""
     card, folder = start_card(str(recipe.start))
+    model = load_zoo(card.name, folder, fold=False)
+    if recipe.architecture == DENOISER:
+        own, given = build(DENOISER), model.state_dict()
+        fresh = own.state_dict()
+        shared = {k: given[k] for k, v in fresh.items() if k in given and given[k].shape == v.shape}
+        if "stem.weight" not in shared:
+            raise ParameterError(
+                f"start = {recipe.start}: it shares no layers with a denoiser: start from a model of the "
+                "gaussian recipe, from another denoiser, or from none"
+            )
+        own.load_state_dict({**fresh, **shared})
+        return own
     if card.classes != classes:
         raise ParameterError(
             f"start = {recipe.start}: it has {card.classes} classes and the data have {classes}: "
             "start from another model, or from none"
         )
-    return load_zoo(card.name, folder, fold=False)
+    return model
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

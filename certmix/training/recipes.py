@@ -54,7 +54,13 @@ class Recipe(Settings, frozen=True):
     attack_steps: int = 0
     ramp: NotNegative = 0.0
     regulariser: NotNegative = 0.0
-    start: Annotated[str | None, Option("A shipped model, or a card, to go on from.", metavar="MODEL")] = None
+    start: Annotated[
+        str | None,
+        Option(
+            "A shipped model, or a card, to go on from; a denoiser takes the layers that they share.",
+            metavar="MODEL",
+        ),
+    ] = None
     sharpen_alpha: Annotated[
         float, Option("interval: mixing weight that logits are scaled for at the end; 0: none.", shown="0.76")
     ] = 0.0
@@ -123,7 +129,7 @@ def make_recipe(name: str, **changes: Any) -> Recipe:
     """Return a recipe with some settings changed; ParameterError if there is none, or a value will not do."""
     check_choice("recipe", name, RECIPES)
     recipe = RECIPES[name].replace(**changes)
-    if recipe.start is not None:
+    if recipe.start is not None and name != "denoiser":
         recipe = recipe.replace(architecture=start_card(recipe.start)[0].architecture)
     if name in ("adversarial", "interval") and not recipe.eps > 0:
         raise ParameterError(f"eps = {recipe.eps}: the {name} recipe needs eps > 0")

@@ -22,8 +22,6 @@ from certmix.training.loop import Progress, train
 from certmix.training.recipes import Recipe
 from certmix.types import Dataset
 
-PIXELS = (0.0, 1.0)
-
 
 def _images(dataset: Dataset) -> tuple[Tensor, Tensor]:
     inputs, labels = load_arrays(dataset)
@@ -56,7 +54,7 @@ def measure(
     if recipe.name == DENOISER:
         if behind is None:
             return {}
-        model = Denoised(model, behind, PIXELS)
+        model = Denoised(model, behind)
     generator = torch.Generator(device).manual_seed(seed)
     right = Counter[str]()
     for x, y in zip(images.split(100), labels.split(100), strict=True):
@@ -114,8 +112,7 @@ def train_to_folder(
         notes = f"logits scaled by {scale:g} for alpha = {recipe.sharpen_alpha:g}, on training images"
     card = Card(
         name=name, architecture=recipe.architecture, classes=classes, class_names=names,
-        input_shape=tuple(images.shape[1:]), input_range=PIXELS, output_range=PIXELS if denoises else None,
-        noise_sigma=recipe.noise_sigma or None,
+        input_shape=tuple(images.shape[1:]), input_range=(0.0, 1.0), noise_sigma=recipe.noise_sigma or None,
         recipe=recipe.as_dict(), seed=seed, data=f"{dataset.name} {dataset.split}",
         data_checksum=dataset.checksum, epochs=recipe.epochs, precision=precision, notes=notes,
     )  # fmt: skip

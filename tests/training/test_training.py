@@ -17,6 +17,7 @@ from certmix.data import load
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.margins import margin_lower
 from certmix.models.spec import load_model
+from certmix.models.zoo import load_zoo
 from certmix.training import RECIPES, make_recipe, train, train_to_folder
 from certmix.training.intervals import scale_for, sharpen
 from certmix.training.objectives import OBJECTIVES
@@ -146,7 +147,7 @@ def test_a_trained_folder_can_be_used(tmp_path: Path):
     assert loaded.checksum[:12] in front.notes and front.noise_sigma == 0.5
     denoiser = load_model(str(tmp_path / f"{front.name}.json")).module
     both = load_model(f"denoised:{tmp_path / front.name}.json,{classifier}").module
-    assert torch.equal(both(points), loaded.module(denoiser(points).clamp(0, 1)))
+    assert torch.equal(both(points), loaded.module(denoiser(points)))
     alone = train_to_folder(quick("denoiser", classifier=None, noise_sigma=0.25), data, data, tmp_path)
     assert alone.name == "stripes-denoiser-0.25" and not alone.accuracy and not alone.notes
 
@@ -239,3 +240,19 @@ def test_enough_images_reach_mu_and_classes_stay():
 def test_what_cannot_be_sharpened_is_refused():
     with pytest.raises(ModelError, match="no linear layer 'head'"):
         sharpen(nn.Linear(2, 2), torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.zeros(1), 0.1, 0.76)
+
+
+def test_a_denoiser_takes_the_layers_that_it_shares_with_what_it_starts_from(tmp_path: Path):
+    images, labels = stripes(32)
+    quiet = {"learning_rate": 1e-9, "classifier": None, "epochs": 1, "weight_decay": 0.0, "batch_size": 32}
+    fresh, begun = (
+        state(train(quick("denoiser", **quiet, **start), images, labels, classes=None))
+        for start in ({}, {"start": "cifar10-gaussian-0.50"})
+    )
+    shared = load_zoo("cifar10-gaussian-0.50", fold=False).state_dict()
+    for name in ("stem.weight", "blocks.2.conv2.weight"):
+        torch.testing.assert_close(begun[name], shared[name], atol=1e-6, rtol=1e-6)
+        assert not torch.allclose(fresh[name], shared[name], atol=1e-2)
+    torch.testing.assert_close(begun["linear.weight"], fresh["linear.weight"])
+    with pytest.raises(ParameterError, match="shares no layers with a denoiser"):
+        train(quick("denoiser", **quiet, start="cifar10-standard"), images, labels, classes=None)

@@ -50,8 +50,6 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     accuracy, sha256
         Measured accuracies in [0, 1], each under a name that says of what; digest of the weights file, which
         `save_zoo` fills in.
-    output_range
-        Of a denoiser, the range that its output is clipped to; None: it is not.
     tuned
         The `Plan` of a shipped model that is smoothed.
     """
@@ -72,7 +70,6 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     accuracy: dict[str, int | float] = {}
     sha256: str = ""
     notes: str = ""
-    output_range: tuple[int | float, int | float] | None = None
     tuned: Plan | None = None
 
     def __post_init__(self) -> None:
@@ -85,14 +82,10 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             wrong = f"{self.classes} classes{found}: at least 2 are needed, one name each"
         elif self.noise_sigma is not None and not 0 < self.noise_sigma < math.inf:
             wrong = f"noise_sigma = {self.noise_sigma}: give a number > 0, or none at all"
-        elif odd := [
-            f"{what} = {limits}"
-            for what, limits in (("input_range", self.input_range), ("output_range", self.output_range))
-            if limits is not None and not limits[0] < limits[1]
-        ]:
-            wrong = f"{odd[0]}: give (low, high), low < high"
-        elif off := {what: value for what, value in self.accuracy.items() if not 0 <= value <= 1}:
-            wrong = f"accuracy {off}: give fractions in [0, 1]"
+        elif self.input_range is not None and not self.input_range[0] < self.input_range[1]:
+            wrong = f"input_range = {self.input_range}: give (low, high), low < high"
+        elif odd := {what: value for what, value in self.accuracy.items() if not 0 <= value <= 1}:
+            wrong = f"accuracy {odd}: give fractions in [0, 1]"
         if wrong:
             raise ModelError(f"card {self.name}: {wrong}")
 
