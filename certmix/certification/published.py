@@ -86,7 +86,7 @@ def _compared(name: str, there: str, own: str) -> Iterator[Difference]:
         cells = [line.split(mark) for line in lines]
         image = int(cells[1][0]) if heading[0] == "idx" and cells[1][0].isdecimal() else None
         for column, one, other in zip_longest(heading, *cells, fillvalue=""):
-            if not _same(one, other):
+            if column != "time" and not _same(one, other):  # it grows with samples drawn for later requests
                 yield Difference(name, f"line {number}, {column or 'beyond'}", one[:60], other[:60], image)
 
 

@@ -202,7 +202,7 @@ def test_the_command(command, counts, log):
     for more, expected in (
         ((), "give --sigma"),
         (("--sigma", 0.5, "--match-clean-accuracy", "much"), "'much'"),
-        (("--sigma", 0.5, "--plot", "plot.gif"), ".png or .svg"),
+        (("--sigma", 0.5, "--plot", "plot.gif"), ".png, .svg or .pdf"),
         (("--sigma", 0.5, "--as-printed"), "--as-printed"),
         (("--sigma", 0.5, "--at-radius", "1/0"), "'1/0' is not a number: write for example"),
     ):

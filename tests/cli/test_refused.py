@@ -70,7 +70,7 @@ REFUSED = [
     ("certify", ("--seed", 5), "holds another run"),
     ("certify", ("--robust", "nets.py:Fails"), "not finite"),
     ("certify", ("--robust", "nets.py:Fails", "--fresh"), "not finite"),
-    ("certify", ("--standard", "nets.py:two_classes"), "expected"),
+    ("certify", ("--standard", "nets.py:two_classes"), "2 classes apart, the data have 3"),
     ("certify", ("--split", "train"), "train"),
     ("fixed", ("--samples", 400), "planned for exactly 300"),
     ("shard", ("--shard", "2/2"), "holds shard 1/2"),

@@ -30,7 +30,7 @@ OTHER = {
     "constant_of": "each-logit", "data": "my data.npz", "split": "train", "input_range": None, "resize": 9,
     "crop": 8, "label_column": "the class", "feature_scale": (0.8, 1 / 3), "standard": None, "standard_weights": "g's.pt", "standard_normalize": "0.5/0.2",
     "standard_outputs": "probabilities", "standard_files": ("a", "b c"), "robust": "nets.py:h", "robust_weights": "h.pt",
-    "robust_normalize": "0/1", "robust_outputs": "logits",
+    "robust_normalize": "0/1", "robust_outputs": "logits", "denoiser": "nets.py:d",
     "robust_files": ("h.json",),
 }  # fmt: skip
 ONE_SIDE = {

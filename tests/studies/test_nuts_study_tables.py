@@ -264,7 +264,7 @@ def test_a_beta_that_no_transform_meets_is_said_and_left_out(tmp_path):
 
 def test_parts_of_the_tuning_half(fit_folder):
     table = nuts_study("tuning-size", [fit_folder]).table
-    assert column(table, "images") == ["80", "40"] and column(table, "fits") == ["1", "2"]
+    assert column(table, "inputs") == ["80", "40"] and column(table, "fits") == ["1", "2"]
     beta = nuts_study("beta", [fit_folder]).table
     at = column(beta, "beta", "MixedNUTS").index("0.9")
     assert column(table, "clean")[0] == column(beta, "clean", "MixedNUTS")[at]

@@ -77,7 +77,7 @@ def requests(draw):
             lipschitz_constant=draw(numbers), constant_of=draw(st.sampled_from(["logits", "probabilities"])),
         )  # fmt: skip
     if draw(st.booleans()):
-        return Margin(alpha, "margin", "linf", images, radii, "crown", 32 / 255)
+        return Margin(alpha, "margin", "linf", images, radii, "crown", "exact", 32 / 255)
     return CertifyRequest(
         draw(numbers), alpha, images, draw(st.integers(100, 10**9)), draw(st.integers(1, 1000)),
         draw(st.sampled_from(["radii", "radius", "fixed"])), draw(st.sampled_from(["exact", "all"])),

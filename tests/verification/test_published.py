@@ -85,6 +85,8 @@ def test_each_cell_of_the_tables_and_logs_is_compared(runs, differing, tmp_path,
     for number, line in enumerate(lines := honest.splitlines()):
         cells = re.split(f"({mark or r'[0-9]+'})", line)
         for k in range(0 if mark else 1, len(cells), 2):  # every cell, or every number within words
+            if number and re.split(f"({mark or '-'})", lines[0])[k : k + 1] == ["time"]:
+                continue  # it grows with samples that later requests draw
             text = "".join([*cells[:k], changed(cells[k]), *cells[k + 1 :]])
             (run / name).write_text("\n".join([*lines[:number], text, *lines[number + 1 :], ""]))
             [found] = differing(kind, run)
