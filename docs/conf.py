@@ -21,7 +21,7 @@ author = "The certmix developers"
 version = release = installed_version("certmix")
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "numpydoc",
     "sphinx_copybutton",
@@ -33,6 +33,7 @@ exclude_patterns = ["_build", "_ext"]
 
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # stored outputs are shown: docs/notebooks/execute.py
 
 html_theme = "furo"
 html_title = f"certmix {version}"
@@ -64,6 +65,7 @@ nitpick_ignore_regex = [
     ("py:class", ".*"),
     ("py:obj", r"typing\.Annotated.*"),
 ]  # ranges of settings: no targets
+suppress_warnings = ["ref.python"]  # several modules have a class of a name, such as Progress
 
 LITERAL = re.compile(r"(``?[^`]*``?)")
 ALIAS = re.compile(r"TypeAliasForwardRef\('(\w+)'\)")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import certmix
 from certmix.errors import CertmixError
+from certmix.verification.judge import propose
 
 DATA = points(INPUTS, LABELS)
 BOX = replace(DATA, input_range=(-1.0, 1.0))
@@ -134,6 +138,32 @@ def test_results_show_themselves(kind, kept, tmp_path):
             found.plot()
     with pytest.raises(CertmixError, match="the ending says what to write"):
         found.save(tmp_path / "found.xyz")
+
+
+BACKEND = """
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvas
+matplotlib.interactive(True)
+"""
+PLOTS = """
+import matplotlib
+from certmix.tables.figure import figure_of, image
+for _ in range(2):
+    figure_of(lambda suffix: image(suffix, (3, 2), lambda figure: figure.subplots()))
+    assert matplotlib.is_interactive()
+"""
+
+
+def test_a_first_plot_leaves_the_notebook_interactive(tmp_path):
+    """A notebook's backend turns this on as it is loaded, and shows no figure without it."""
+    (tmp_path / "inline.py").write_text(BACKEND)
+    where = {**os.environ, "MPLBACKEND": "module://inline", "PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", PLOTS], env=where, check=True, timeout=120)
+
+
+def test_a_run_of_objects_has_no_guarantee_and_says_what_to_do(kept, tmp_path):
+    with pytest.raises(CertmixError, match=r"certmix.verify\(run, models, data\).* such as m.py:net"):
+        propose(kept.folder, tmp_path / "guarantee.toml")
 
 
 def test_a_fit_in_memory_is_evaluated(kept):

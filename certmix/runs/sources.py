@@ -237,8 +237,8 @@ class Sources(Settings, frozen=True):
         if objects:
             named = " ".join(str(objects).split())[:80].strip("[]")
             raise RunError(
-                f"the run was made from Python objects ({named}): "
-                "only the program that made them can run it again"
+                f"the run was made from Python objects ({named}): hand these over again in Python, as to "
+                "certmix.verify(run, models, data), or make a run of named ones, such as m.py:net and d.npz"
             )
         for key in ("data", "standard", "robust", "denoiser"):
             if not isinstance(known.get(key, ""), str | None):

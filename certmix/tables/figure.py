@@ -79,8 +79,9 @@ _KEPT: ContextVar[list[Figure] | None] = ContextVar("_KEPT", default=None)
 
 def figure_of(draw: Callable[[str], bytes]) -> Figure:
     """Return the figure itself of what draws a file, one of pyplot's, so that notebooks show it."""
-    from matplotlib import pyplot  # noqa: F401  # not within `rc_context`, which would undo its settings
+    from matplotlib import pyplot
 
+    pyplot.draw_if_interactive()  # loads the backend, whose settings `rc_context` would undo
     kept: list[Figure] = []
     before = _KEPT.set(kept)
     try:
