@@ -375,9 +375,9 @@ def show(run: Path, plot_format: str | None, format_: str, details: bool) -> int
         table: Any = found.table
         plots = found.plots
     else:
-        from certmix.certification.publish import shown
+        from certmix.certification import publish
 
-        table, plots = shown(run)
+        table, plots = (publish.show(run), {}) if plot_format is None else publish.shown(run)
     print_table(table, format_, details=details)
     for name, draw in plots.items() if plot_format is not None else ():
         path = run / f"{name}.{plot_format}"

@@ -236,7 +236,9 @@ def repeat_command(folder: Path, described: dict[str, Any]) -> str:
 
 def show(folder: str | Path) -> Summary:
     """Return the table of a run of ``certmix certify``: that of its newest request, as far as it got."""
-    return shown(folder)[0]
+    described = read_run(Path(folder))
+    with opened(Path(folder), described) as (request, store):
+        return derive(request, store, described).summary
 
 
 def shown(folder: str | Path) -> tuple[Summary, dict[str, Callable[[str], bytes]]]:
