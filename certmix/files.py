@@ -47,9 +47,14 @@ def write_atomically(path: Path, content: bytes) -> None:
                 if _killed(left.name.split(".")[-2]):
                     left.unlink(missing_ok=True)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "free space and repeat the command" if full else "choose a folder that can be written to"
-        raise RunError(f"cannot write {path} ({error.strerror or error}): {remedy}") from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> RunError:
+    """Return the error of a file or folder that cannot be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free space and repeat the command" if full else "choose a folder that can be written to"
+    return RunError(f"cannot write {path} ({error.strerror or error}): {remedy}")
 
 
 def _killed(process: str) -> bool:

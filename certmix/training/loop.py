@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from certmix.errors import ParameterError, RunError
-from certmix.files import BULK, read_file
+from certmix.files import BULK, read_file, write_atomically
 from certmix.models.architectures import DENOISER, ConvNet, Denoiser, build
 from certmix.models.weights import hash_state, load_tensors
 from certmix.models.zoo import load_zoo
@@ -79,7 +79,8 @@ def train(
     a denoiser is trained for; `seed` keys initial weights, order, augmentation, noise and attack starts;
     `precision` is ``fp32``, or ``bf16`` or ``fp16`` autocast.  Deterministic for one
     seed, device type, precision and thread count.  The state is saved to `checkpoint` after each epoch, and
-    an interrupted training goes on from there: RunError for other settings.  `report` gets each batch.
+    an interrupted training goes on from there: RunError for other settings or a full disk.  `report` gets
+    each batch.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -141,8 +142,9 @@ def train(
                 "identity": identity, "epoch": epoch + 1, "model": model.state_dict(),
                 "average": average.state_dict(), "optimizer": optimizer.state_dict(),
             }  # fmt: skip
-            torch.save(state, checkpoint.with_suffix(".partial"))
-            os.replace(checkpoint.with_suffix(".partial"), checkpoint)
+            buffer = io.BytesIO()  # torch's own writer hides what the disk says
+            torch.save(state, buffer)
+            write_atomically(checkpoint, buffer.getvalue())
     return average.eval()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from certmix.attacks import pgd
 from certmix.data import load_arrays
 from certmix.errors import DataError
+from certmix.files import unwritable
 from certmix.models.architectures import DENOISER
 from certmix.models.denoised import Denoised
 from certmix.models.spec import load_model
@@ -90,7 +91,10 @@ def train_to_folder(
         level = f"-{recipe.noise_sigma:.2f}"
         more = {"standard": "", "gaussian": level, DENOISER: level}.get(recipe.name, f"-{recipe.norm}")
         name = f"{dataset.name}-{recipe.name}{more}"
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(output, error) from error
     images, labels = _images(dataset)
     denoises, behind, notes = recipe.name == DENOISER, None, ""
     classes, names = (None, None) if denoises else (dataset.classes, dataset.class_names)
@@ -98,6 +102,13 @@ def train_to_folder(
         raise DataError(
             f"{dataset.name} holds images {tuple(images.shape[-2:])}: a denoiser is trained on images "
             "whose sides are multiples of 4: resize them"
+        )
+    least, fixed = recipe.translate + 1, recipe.architecture == "interval"
+    if min(images.shape[-2:]) < least or (fixed and images.shape[-2:] != (32, 32)):
+        wanted = "32 x 32 images" if fixed else f"sides of {least} pixels or more"
+        raise DataError(
+            f"{dataset.name} holds images {tuple(images.shape[-2:])}: recipe {recipe.name} takes {wanted}: "
+            "resize them"
         )
     if denoises and recipe.classifier is not None:
         loaded = load_model(recipe.classifier, device=device, classes=dataset.classes)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,44 @@ def test_equal_seeds_give_equal_weights_and_resuming_changes_nothing(tmp_path: P
     assert any(not torch.equal(whole[k], other[k]) for k in whole)
     with pytest.raises(RunError, match="other settings"):
         weights(seed=9, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_fails_is_one_line_and_costs_no_epoch(tmp_path: Path, monkeypatch, number):
+    images, labels = stripes(32)
+    write, done, checkpoint = Path.write_bytes, [], tmp_path / "c"
+
+    def fail(path, content):
+        done.append(path)
+        if len(done) == 2:
+            write(path, content[:1000])
+            raise OSError(number, os.strerror(number))
+        return write(path, content)
+
+    def again():
+        return state(train(quick("standard"), images, labels, classes=2, checkpoint=checkpoint))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    told = "free space and repeat" if number == errno.ENOSPC else "choose a folder that can be written to"
+    with pytest.raises(RunError, match=f"cannot write .*: {told}"):
+        again()
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+    assert torch.load(checkpoint)["epoch"] == 1
+    whole = again()
+    checkpoint.unlink()
+    assert all(torch.equal(value, whole[key]) for key, value in again().items())
+
+
+@pytest.mark.parametrize(("name", "side", "told"), [
+    ("standard", 2, "takes sides of 3 pixels or more"), ("interval", 16, "takes 32 x 32 images"),
+    ("standard", 8, "cannot write .*: choose a folder"),
+])  # fmt: skip
+def test_what_no_training_can_begin_with_is_refused_before_it(tmp_path: Path, name, side, told):
+    (tmp_path / "file").touch()
+    np.savez(tmp_path / "i.npz", inputs=np.zeros((4, 3, side, side), np.uint8), labels=np.arange(4) % 2)
+    data = load(str(tmp_path / "i.npz"))
+    with pytest.raises((DataError, RunError), match=told):
+        train_to_folder(make_recipe(name), data, data, tmp_path / ("file/x" if side == 8 else "x"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
