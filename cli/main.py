@@ -141,7 +141,7 @@ def _say_interrupted(reason: str) -> None:
     resumed = any(given == name or given.startswith(f"{name} ") for name in RESUMED)
     how = ""
     if resumed and "--fresh" in sys.argv:
-        how = "; repeat the command without --fresh to go on with what the folder holds"
+        how = "; repeat the command without --fresh to go on, or with it if an earlier run still lies there"
     elif resumed:
         how = "; repeat the command to go on where it stopped"
     told, by = reason or "interrupted", signals.received()

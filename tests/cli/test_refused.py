@@ -444,7 +444,7 @@ def test_fresh_that_is_stopped_says_how_to_go_on(command, finished, monkeypatch)
             sent_with_write(patch, signal.SIGTERM, which)
             done = command(*arguments(folder.parent, "certify", "--seed", 7, "--batch-size", 100, "--fresh"))
         assert done.code == 143
-        assert "without --fresh to go on with what the folder holds" in done.err
+        assert "without --fresh to go on, or with it if an earlier run still lies there" in done.err
         assert (contents(folder) == before) is stays
         assert (f"{folder} keeps its earlier run" in done.err) is stays
     described = json.loads((folder / "run.json").read_text())
