@@ -68,6 +68,8 @@ NOT_HERE = {
     "nuts fit --certified": "a fit that needs more than a few images",
     "nuts study": "studies of fits and evaluations of their own: tests/studies",
     "runs/imagenet": "needs ImageNet",
+    "diffusers:models": "needs a diffusion model",
+    "models/cifar10-denoiser": "made by the training before it",
     "runs/RUN/falsify": "a finding, of which an honest run has none",
 }
 """Words of commands that are not run here, and why."""
@@ -127,6 +129,7 @@ def lay_out(problem, here: Path) -> Path:
     for name in ("nets.py", "resnet.py", "wrn.py"):
         text = (here / "nets.py").read_text() if name == "nets.py" else "import torch\nfrom torch import nn\n"
         (here / name).write_text(text + FACTORY)
+    (here / "mymodel.py").write_text(f"import torch\nfrom torch import nn\n{FACTORY}\n\nnet = accurate\n")
     for name, seed in (("accurate", 0), ("noisy", 1), ("wide", 1)):
         save_file(dict(small_net(seed).state_dict()), here / f"{name}.safetensors")
     sample = load("cifar10-sample")

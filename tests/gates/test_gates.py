@@ -174,7 +174,7 @@ def test_every_command_counts_the_same_votes(run):
         row for row in recertify(run, gate=gate, alpha=alpha, radii=(0.0, 0.1)).rows
         if (row.classifier, row.certificate) == ("mixed", "exact")
     )  # fmt: skip
-    mix = read_mixable(run, gate=gate).mix(alpha, ("exact",), 0.1)
+    [mix] = read_mixable(run, gate=gate).mixes([alpha], ("exact",), 0.1)
     assert mix.certified[0].accuracy == row.certified_accuracy[1]
     assert mix.clean_accuracy == row.clean_accuracy
     request = CertifyRequest(0.25, alpha, samples=1000, gate=gate)
