@@ -371,16 +371,9 @@ def _place(run: Any) -> str | Path:
     return run
 
 
-def of_each(sources: Sequence[Any], sigmas: Sequence[float]) -> list[tuple[Any, float | None]]:
-    """Return each source with its noise level, None where none is given."""
-    if len(sigmas) not in (0, 1, len(sources)):
-        found = f"{len(sigmas)} noise levels for {len(sources)} sources"
-        raise ParameterError(f"{found}: give sigma once for all or for each")
-    levels = list(sigmas) if len(sigmas) > 1 else [*sigmas, None][:1] * len(sources)
-    return list(zip(sources, levels, strict=True))
-
-
 def _sources(sources: Any, sigma: Any) -> list[tuple[str | Path, float | None]]:
+    from certmix.certification.stored import of_each
+
     places = [_place(one) for one in _several(sources)]
     if not places:
         raise ParameterError("no source was given: name run folders, logs or files of class counts")

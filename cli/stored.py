@@ -40,12 +40,9 @@ def is_smoothed(run: Path) -> bool | None:
 
 def of_each(sources: Sequence[str], sigmas: Sequence[tuple[float, ...]]) -> list[tuple[str, float | None]]:
     """Return each source with its noise level, None where none is given."""
-    values = [value for given in sigmas for value in given]
-    if len(values) not in (0, 1, len(sources)):
-        found = f"{len(values)} noise levels for {len(sources)} sources"
-        raise ParameterError(f"{found}: give --sigma once for all or for each")
-    levels = values if len(values) > 1 else [*values, None][:1] * len(sources)
-    return list(zip(sources, levels, strict=True))
+    from certmix.certification import stored
+
+    return stored.of_each(sources, [value for given in sigmas for value in given], "--sigma")
 
 
 RECERTIFY = """\b

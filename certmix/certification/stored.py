@@ -437,6 +437,17 @@ def _from_counts(found: ClassCounts, how: Reading) -> Stored:
     )  # fmt: skip
 
 
+def of_each(
+    sources: Sequence[Any], sigmas: Sequence[float], name: str = "sigma"
+) -> list[tuple[Any, float | None]]:
+    """Return each source with its noise level, None where none is given; `name` is the option's."""
+    if len(sigmas) not in (0, 1, len(sources)):
+        found = f"{len(sigmas)} noise levels for {len(sources)} sources"
+        raise ParameterError(f"{found}: give {name} once for all or for each")
+    levels = list(sigmas) if len(sigmas) > 1 else [*sigmas, None][:1] * len(sources)
+    return list(zip(sources, levels, strict=True))
+
+
 def recertify(
     source: str | Path,
     *,

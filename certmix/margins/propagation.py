@@ -143,16 +143,9 @@ def margin_lower(
     0.6351
     """
     bounds = logit_differences_lower(
-        model,
-        images,
-        y,
-        norm,
-        eps,
-        method=method,
-        input_range=input_range,
-        arithmetic=arithmetic,
-        chunk=chunk,
-    )
+        model, images, y, norm, eps,
+        method=method, input_range=input_range, arithmetic=arithmetic, chunk=chunk,
+    )  # fmt: skip
     return softmax_margin_lower(bounds)
 
 
@@ -188,16 +181,9 @@ def certified_radius(
     def margins(chosen: IntArray, eps: FloatArray) -> FloatArray:
         rows = images[torch.from_numpy(chosen)]
         return margin_lower(
-            graph,
-            rows,
-            classes[chosen],
-            norm,
-            eps,
-            method=method,
-            input_range=input_range,
-            arithmetic=arithmetic,
-            chunk=chunk,
-        )
+            graph, rows, classes[chosen], norm, eps,
+            method=method, input_range=input_range, arithmetic=arithmetic, chunk=chunk,
+        )  # fmt: skip
 
     def enough(margin: FloatArray) -> np.ndarray:  # to prove the mix's class; NaN is not
         return (margin >= mu) & (margin > 0)
