@@ -69,16 +69,6 @@ class ImageRecord:
         votes = self.selection[:-1] if self.gate else self.selection
         return int(votes.argmax()) if votes.any() else -1
 
-    def ballots_fault(self) -> str | None:
-        """Say what is wrong with the ballots of a record of all votes, None if nothing is."""
-        if self.selection_ballots is None or set(self.ballots) != set(self.estimation):
-            return "there are no ballots, from which votes behind a gate are counted"
-        pairs = [(self.selection_ballots, self.selection)]
-        pairs += [(self.ballots[n], votes) for n, votes in self.estimation.items()]
-        if all(np.array_equal(ballots.votes(len(votes)), votes) for ballots, votes in pairs):
-            return None
-        return "its ballots are not those of its votes"
-
     @property
     def drawn(self) -> int:
         """Estimation samples drawn so far."""

@@ -9,9 +9,8 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, overload
@@ -315,25 +314,6 @@ def arguments(made: Settings) -> list[str]:
     return words
 
 
-_WRITTEN: ContextVar[Callable[[str, Any], str]] = ContextVar("_WRITTEN")
-"""How whoever runs certmix wrote a setting: of its name and value.  The command line sets it."""
-
-
-@contextmanager
-def written_so(shown: Callable[[str, Any], str]) -> Iterator[None]:
-    """Have refusals show settings as they were written elsewhere than in Python."""
-    before = _WRITTEN.set(shown)
-    try:
-        yield
-    finally:
-        _WRITTEN.reset(before)
-
-
-def as_written(name: str, value: Any = None) -> str:
-    """Return a setting as it was written: ``alpha = 0.5``, or ``--alpha`` on the command line."""
-    return _WRITTEN.get(lambda name, value: f"{name} = {_shown(value)}")(name, value)
-
-
 def refuse(given: Mapping[str, Any], names: Iterable[str], why: str) -> None:
     """Refuse settings that were given, though they would have no effect; `why` says what they are for.
 
@@ -342,7 +322,7 @@ def refuse(given: Mapping[str, Any], names: Iterable[str], why: str) -> None:
     for name in names:
         if name in given:
             colon = "" if why.endswith(" or") else ":"
-            raise ParameterError(f"{as_written(name, given[name])} {why}{colon} leave it out")
+            raise ParameterError(f"{name} = {_shown(given[name])} {why}{colon} leave it out")
 
 
 def divide(given: dict[str, Any], *kinds: type[Settings]) -> list[dict[str, Any]]:
