@@ -21,6 +21,12 @@ _WARNED: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 """What was said of a model."""
 _NAMES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 """What messages call a model."""
+_NO_ROOM = (
+    "out of memory", "cublas_status_alloc_failed", "cublas_status_not_initialized",
+    "cudnn_status_alloc_failed", "cudnn_status_not_supported", "unable to find an engine to execute",
+    "unable to find a valid cudnn algorithm",
+)  # fmt: skip
+"""What CUDA's libraries say, each in its way, where a device has no room for a batch or its workspace."""
 NAMED = ("logits", "prediction_logits")
 """Under which attribute or key models return their logits among other things."""
 
@@ -67,13 +73,14 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str | None 
             logits = model(given)
     except CertmixError:
         raise
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(
-            f"{name} runs out of memory with {len(inputs)} inputs at once: give a smaller batch size, or use "
-            "--device cpu"
-        ) from error
     except BaseException as error:
         guard.keep_interrupt(error)
+        if has_no_room(error):
+            told = "" if isinstance(error, torch.OutOfMemoryError) else f" ({describe(error)})"
+            raise OutOfMemoryError(
+                f"{name} runs out of memory with {len(inputs)} inputs at once{told}: give a smaller batch "
+                "size, or use --device cpu"
+            ) from error
         failure = error
     if given._version != version:
         _warn(
@@ -99,6 +106,16 @@ def call_model(model: Callable[[Tensor], Any], inputs: Tensor, name: str | None 
     shape, kind = tuple(inputs.shape), str(inputs.dtype).removeprefix("torch.")
     remedy = remedy or _shape_remedy(model, inputs, failure)
     raise ModelError(f"{name} fails on inputs {shape} {kind}: {describe(failure)}: {remedy}") from failure
+
+
+def has_no_room(error: BaseException) -> bool:
+    """Return whether a device's memory is too small for a batch, as far as what is said shows.
+
+    cuDNN says "not supported" of what its workspace has no room for, and of what it cannot do at all: a
+    smaller batch shows which.
+    """
+    said = str(error).lower() if isinstance(error, RuntimeError) else ""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in _NO_ROOM)
 
 
 def backward(*given: Any, **more: Any) -> Any:

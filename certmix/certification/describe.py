@@ -25,7 +25,7 @@ from certmix.runs import Identity, StudyIdentity, read_run
 from certmix.runs.cells import Progress
 from certmix.runs.engine import Engine
 from certmix.runs.sources import Loaded, Sources, load_models, load_sources
-from certmix.sampling.devices import AUTO, PRECISIONS, Passes
+from certmix.sampling.devices import AUTO, SAMPLED, Passes
 from certmix.types import IntArray
 
 PLOTTER = "matplotlib"
@@ -126,7 +126,7 @@ def in_one_precision(
     """
     if not isinstance(request, CertifyRequest) or request.precision != AUTO:
         return request
-    asked = {name: request.replace(precision=name) for name in PRECISIONS}
+    asked = {name: request.replace(precision=name) for name in SAMPLED}
     held = []
     for name, one in asked.items():
         with suppress(RunError):  # no run, or one that is refused when it is opened

@@ -27,7 +27,7 @@ from certmix.runs.settings import (
     norm_name,
 )
 from certmix.sampling.ballots import LEVELS, level_of
-from certmix.sampling.devices import AUTO, PRECISIONS
+from certmix.sampling.devices import AUTO, SAMPLED
 from certmix.sampling.schedule import look, looks, share
 from certmix.tables.words import DETERMINISTIC
 from certmix.text import as_given
@@ -225,9 +225,9 @@ class CertifyRequest(Settings, frozen=True):
     precision: Annotated[
         str,
         Option(
-            "Arithmetic of forward passes (autocast). auto: bf16 where the device computes it natively, else "
-            "fp32; a run that is there goes on in its own.",
-            choices=(AUTO, *PRECISIONS),
+            "Arithmetic of forward passes (autocast; tf32 on CUDA devices). auto: bf16 where the device "
+            "computes it natively, else fp32; a run that is there goes on in its own.",
+            choices=(AUTO, *SAMPLED),
         ),
     ] = AUTO
 

@@ -37,7 +37,7 @@ from certmix.runs.settings import check_known, divide, refuse, takes, too_many_i
 from certmix.runs.sources import Data, Models, Sources, sources_of
 from certmix.sampling import resolve_device
 from certmix.sampling.compiling import CompileError, check_compilable
-from certmix.sampling.devices import AUTO, PARTLY, Passes, automatic_precision
+from certmix.sampling.devices import AUTO, PARTLY, Passes, automatic_precision, refuse_tf32
 
 __all__ = ["Progress", "certify", "run_certify"]
 
@@ -218,6 +218,8 @@ def run_certify(
         request = resolve_tuned(request, loaded, spread(len(loaded.dataset), request.images), say)
     automatic = isinstance(request, CertifyRequest) and request.precision == AUTO
     request = in_one_precision(request, loaded, native, None if in_memory or fresh else folder_of)
+    if isinstance(request, CertifyRequest):
+        refuse_tf32(request.precision, spread_by.device)
     given = sources, loaded, Passes(chosen, batch_size, compiled), spread_by, say, shard
     recipe: Sampling | Proving
     recipe = Sampling(request, *given) if isinstance(request, CertifyRequest) else Proving(request, *given)

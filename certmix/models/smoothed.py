@@ -26,7 +26,7 @@ from certmix.radii import MARGIN_SLACK, certify_radii, margin_slack_of
 from certmix.radii._checks import check_sigma
 from certmix.sampling import Sampler
 from certmix.sampling.ballots import LEVELS, level_of
-from certmix.sampling.devices import AUTO, automatic_precision, full_float32
+from certmix.sampling.devices import AUTO, automatic_precision, full_float32, refuse_tf32
 from certmix.sampling.grid import Grid, GridPoint
 from certmix.sampling.law import noise_error
 from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray
@@ -117,6 +117,7 @@ class SmoothedClassifier:
         self.base, self.sigma, self.classes, self.seed = evaluating(base), sigma, classes, seed
         self.gate, self.device = level_of(gate) / LEVELS, torch.device(device)
         precision = automatic_precision(device) if precision == AUTO else precision
+        refuse_tf32(precision, device)
         self._settings: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
         self.base.to(device)
         self._dimensions: int | None = None

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from certmix import guard
-from certmix.calling import call_model, logits_of
+from certmix.calling import call_model, has_no_room, logits_of
 from certmix.errors import ModelError, ParameterError, describe
+from certmix.sampling.devices import full_float32
 
 OPTIONS: dict[str, dict[str, Any]] = {"cpu": {"freezing": True}, "cuda": {"triton.cudagraphs": True}}
 """For inductor: constant weights, folded and packed; CUDA graphs."""
@@ -66,6 +67,7 @@ def has_compiler() -> bool:
     return shutil.which(os.environ.get("CXX", usual)) is not None
 
 
+@full_float32()
 def operations(model: nn.Module, image: Tensor) -> float:
     """Return additions and multiplications of the convolutions and dense layers in one input's pass."""
     found = 0.0
@@ -119,7 +121,7 @@ class CompiledModel:
                     logits: Tensor = self._compiled(batch)
         except Exception as error:
             theirs = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
-            if isinstance(error, torch.OutOfMemoryError) or not (checked or theirs):
+            if has_no_room(error) or not (checked or theirs):
                 raise
             raise CompileError(
                 f"the robust model cannot be compiled here ({describe(error)}): {remedy}"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from certmix.errors import ParameterError
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 PRECISIONS = {"fp32": None, "bf16": "bfloat16", "fp16": "float16"}
 """Name -> torch dtype of autocast, None for none."""
+
+TF32 = "tf32"
+SAMPLED = {**PRECISIONS, TF32: None}
+"""What noisy copies may be computed in besides: float32 whose products CUDA devices round to 10 bits."""
 
 AUTO = "auto"
 """Stands for one of `PRECISIONS`, which `automatic_precision` gives."""
@@ -82,28 +86,81 @@ def automatic_precision(device: torch.device | str) -> str:
     return "bf16" if native else "fp32"
 
 
+def refuse_tf32(precision: str, device: torch.device | str) -> None:
+    """Refuse tf32 for a device that has none: ParameterError."""
+    if precision == TF32 and not str(device).startswith("cuda"):
+        raise ParameterError(f"precision tf32: {device} has none: use --precision fp32, or --device cuda")
+
+
 @contextmanager
-def full_float32() -> Iterator[None]:
+def full_float32(*, tf32: bool = False) -> Iterator[None]:
     """Have float32 be float32 on every device, whatever the process allows: no TF32, no bf16 within products.
 
-    For all but sampled votes, whose certificates are about the arithmetic that drew them.
+    Products in half precision add up in float32.  With `tf32` CUDA devices may round the factors to TF32, for
+    votes that were asked for in it.
     """
     import torch
 
     backends: Any = torch.backends
-    name, exact, kinds = "allow_tf32", cast(Any, False), [backends.cuda.matmul, backends.cudnn]  # torch 2.8
-    if hasattr(backends.cudnn, "conv"):
-        kinds = [backends.cuda.matmul, backends.mkldnn.matmul]
-        kinds += [backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.conv]
-        name, exact = "fp32_precision", "ieee"
-    before = [getattr(kind, name) for kind in kinds]
+    matmul, cudnn, mkldnn = backends.cuda.matmul, backends.cudnn, backends.mkldnn
+    wanted: list[tuple[Any, str, Any]] = [(matmul, "allow_fp16_accumulation", False)]
+    if hasattr(cudnn, "conv"):
+        nvidia = "tf32" if tf32 else "ieee"
+        wanted += [(kind, "fp32_precision", nvidia) for kind in (matmul, cudnn.conv, cudnn.rnn)]
+        wanted += [(kind, "fp32_precision", "ieee") for kind in (mkldnn.matmul, mkldnn.conv)]
+    else:  # torch 2.8
+        wanted += [(kind, "allow_tf32", tf32) for kind in (matmul, cudnn)]
+    for half in ("fp16", "bf16"):
+        sums = f"allow_{half}_reduced_precision_reduction"
+        split = getattr(matmul, f"{sums}_split_k", None)  # is set with it, and stays
+        wanted.append((matmul, sums, False if split is None else (False, split)))
+    before = [getattr(kind, name) for kind, name, _ in wanted]
     try:
-        for kind in kinds:
-            setattr(kind, name, exact)
+        for kind, name, value in wanted:
+            setattr(kind, name, value)
         yield
     finally:
-        for kind, value in zip(kinds, before, strict=True):
-            setattr(kind, name, value)
+        for (kind, name, value), was in zip(wanted, before, strict=True):
+            setattr(kind, name, (was, value[1]) if isinstance(value, tuple) else was)
+
+
+@contextmanager
+def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+    """Compute in what `SAMPLED` names."""
+    import torch
+
+    name = SAMPLED[precision]
+    dtype = torch.bfloat16 if name is None else getattr(torch, name)
+    with full_float32(tf32=precision == TF32), torch.autocast(device.type, dtype, enabled=name is not None):
+        yield
+
+
+def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor of the host on a device, at once: to CUDA it goes through pinned memory."""
+    import torch
+
+    if device.type != "cuda":
+        return values.to(device)
+    pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return pinned.copy_(values).to(device, non_blocking=True)
+
+
+def fetch(values: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Begin to copy a tensor to the host; what is returned waits for it, and gives it."""
+    import torch
+
+    if values.device.type != "cuda":
+        host = values.cpu()
+        return lambda: host
+    host, done = torch.empty(values.shape, dtype=values.dtype, pin_memory=True), torch.cuda.Event()
+    host.copy_(values, non_blocking=True)
+    done.record(torch.cuda.current_stream(values.device))  # by default it would be another device's
+
+    def wait() -> torch.Tensor:
+        done.synchronize()
+        return host
+
+    return wait
 
 
 def automatic_batch_size(shape: Sequence[int], device: torch.device) -> int:

@@ -8,8 +8,8 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from certmix.calling import know_alike
-from certmix.sampling.devices import PRECISIONS
+from certmix.calling import has_no_room, know_alike
+from certmix.sampling.devices import SAMPLED
 
 CAST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 """Layers whose weights autocast casts anew in every pass; of no others, nor of their subclasses."""
@@ -27,7 +27,7 @@ class LaidOut(nn.Module):
     def __init__(self, model: nn.Module, precision: str) -> None:
         super().__init__()
         self.model = model  # the first: inputs get the type of its parameters
-        self.twin = _copied(model, PRECISIONS[precision])
+        self.twin = _copied(model, SAMPLED[precision])
         self._equal: set[torch.Size] = set()
         know_alike(self, model)
         self.eval()
@@ -41,9 +41,9 @@ class LaidOut(nn.Module):
         logits: Tensor = self.model(batch)
         try:
             same = torch.equal(self.twin(given), logits)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:  # the model's code met weights of another type or layout
+        except Exception as error:  # the model's code met weights of another type or layout
+            if has_no_room(error):
+                raise
             same = False
         if same:
             self._equal.add(batch.shape)

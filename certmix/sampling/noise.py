@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from certmix.errors import ParameterError
+from certmix.sampling.devices import send
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import NoiseLaw, noise_law
 from certmix.types import FloatArray
@@ -191,13 +192,17 @@ class Noise:
         self._table = on_device(self.law, device) if device.type == "cuda" else None
 
     def steps(self, image: Tensor) -> Tensor:
-        """Return an input's grid point, int32 (d,), its coordinates in the order of memory: channels last."""
+        """Return an input's grid point, int32 (d,), its coordinates in the order of memory: channels last.
+
+        It lies where copies are made: on a GPU, without waiting for that, or on the CPU.
+        """
         if image.numel() > _MOST_COORDINATES:
             raise ParameterError(
                 f"an input has {image.numel():,} values: noise is drawn for at most {_MOST_COORDINATES:,}"
             )
         ordered = image.movedim(0, -1) if image.ndim == 3 else image
-        return torch.from_numpy(self.grid.nearest(ordered.cpu().numpy()).steps.ravel())
+        steps = torch.from_numpy(self.grid.nearest(ordered.cpu().numpy()).steps.ravel())
+        return steps if self._table is None else send(steps, self.device)
 
     def fill(self, out: Tensor, steps: Tensor, key: NoiseKey, first: int) -> None:
         """Write samples first, first + 1, ... (below 2^32) of an input into `out`, contiguous float32 (n, d).
@@ -209,7 +214,7 @@ class Noise:
         if self._table is not None:
             samples = torch.arange(first, first + len(out), device=self.device)
             noise = noise_integers(key, samples, len(steps), self._table, self.law.bits)
-            out.copy_((steps.to(self.device) + noise).double() / self.grid.per_unit)
+            out.copy_((steps + noise).double() / self.grid.per_unit)
             if self._unit is not None:
                 out.mul_(self._unit)
             return

@@ -13,7 +13,7 @@ class Draw:
     """Samples of one image (any shape) that are wanted: number `start` to the last of the increasing `stops`.
 
     `index`, the input's in its data set, and `stream`, ``selection`` or ``estimation``, are part of the
-    noise's key.
+    noise's key; `point` is what `Sampler.place` gave of the image, if it was asked before.
     """
 
     image: Tensor
@@ -21,6 +21,7 @@ class Draw:
     stops: tuple[int, ...]
     start: int = 0
     stream: str = "estimation"
+    point: Tensor | None = None
 
 
 @dataclass(frozen=True)

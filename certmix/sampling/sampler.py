@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain, pairwise
 from threading import Lock
 from typing import TypeVar
 
@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from certmix.calling import call_model, name_of
-from certmix.errors import ModelError, ParameterError
+from certmix.calling import call_model, has_no_room, name_of
+from certmix.errors import ModelError, ParameterError, describe
 from certmix.sampling.ballots import Ballots
 from certmix.sampling.compiling import CompiledModel, CompileError
-from certmix.sampling.devices import PRECISIONS, automatic_batch_size
+from certmix.sampling.devices import SAMPLED, arithmetic, automatic_batch_size, fetch
 from certmix.sampling.noise import Noise, NoiseKey
 from certmix.sampling.packing import Cursor, Draw, Part
 from certmix.sampling.rows import ballots_of, is_independent_of_place, not_finite
@@ -29,16 +29,12 @@ R = TypeVar("R")
 class Pending:
     """Votes that may still be on their way from the device; `Sampler.submit` returns them."""
 
-    def __init__(
-        self, draws: Sequence[Draw], parts: list[Part], answers: Tensor, done: torch.cuda.Event | None
-    ) -> None:
-        self._draws, self._parts, self._answers, self._done = draws, parts, answers, done
+    def __init__(self, draws: Sequence[Draw], parts: list[Part], answers: Callable[[], Tensor]) -> None:
+        self._draws, self._parts, self._answers = draws, parts, answers
 
     def result(self) -> list[list[Ballots]]:
         """Return for each draw the ballots at each of its stops, cumulative from its start."""
-        if self._done is not None:
-            self._done.synchronize()
-        answers = self._answers.numpy()  # the ballot of every sample, then 1 if all logits were finite
+        answers = self._answers().numpy()  # the ballot of every sample, then 1 if all logits were finite
         if not answers[-1]:
             raise not_finite()
         cast: list[list[list[IntArray]]] = [[[] for _ in draw.stops] for draw in self._draws]
@@ -63,12 +59,13 @@ class Sampler:
     seed
         With the image's index, the key of all noise.
     device, precision
-        A torch device; ``fp32``, ``bf16`` or ``fp16`` autocast.
+        A torch device; ``fp32``, ``tf32`` (on CUDA devices), ``bf16`` or ``fp16`` autocast.
     batch_size
         Samples in one forward pass, None for an automatic choice.  Short
         batches are padded to this size, so that the shapes the network sees,
         and with them its rounding, never change.  Halved, for the rest of this
-        sampler's life, whenever a GPU runs out of memory.
+        sampler's life, whenever a GPU runs out of memory; a size that divides
+        the looks, or that they divide, becomes one that does.
     compiled
         Whether the model is compiled before the first batch, for speed; see
         `certmix.sampling.compiling`.
@@ -102,8 +99,8 @@ class Sampler:
     ) -> None:
         if not sigma > 0:
             raise ParameterError(f"sigma = {sigma}: the noise level must be a positive number")
-        if precision not in PRECISIONS:
-            raise ParameterError(f"precision {precision!r} is unknown: use {', '.join(PRECISIONS)}")
+        if precision not in SAMPLED:
+            raise ParameterError(f"precision {precision!r} is unknown: use {', '.join(SAMPLED)}")
         if batch_size is not None and batch_size < 1:
             raise ParameterError(f"batch size = {batch_size}: at least 1 is needed")
         self.model, self.classes, self.sigma, self.seed = model, classes, float(sigma), seed
@@ -156,13 +153,7 @@ class Sampler:
             answers[at : at + len(ballots)] = ballots
             at += len(ballots)
             parts += held
-        if self.device.type != "cuda":
-            return Pending(draws, parts, answers.cpu(), None)
-        host = torch.empty(answers.shape, dtype=answers.dtype, pin_memory=True)
-        host.copy_(answers, non_blocking=True)
-        done = torch.cuda.Event()
-        done.record(torch.cuda.current_stream(self.device))  # by default it would be another device's
-        return Pending(draws, parts, host, done)
+        return Pending(draws, parts, fetch(answers))
 
     def scores(self, draws: Sequence[Draw], temperature: float = 1.0) -> Iterator[tuple[Part, FloatArray]]:
         """Yield the softmax scores of several images' samples, in order, and which samples these are.
@@ -170,17 +161,35 @@ class Sampler:
         They are (part.count, classes), computed in float64 from logits divided by the temperature; rows add
         up to 1.
         """
-        for part, logits in self.logits(draws):
-            scores: FloatArray = (logits / temperature).softmax(1).numpy()
-            yield part, scores
+
+        def reduce(logits: Tensor, rows: int) -> Callable[[], Tensor]:
+            wide = in_float64(logits[:rows])
+            finite = wide.isfinite().all(1, keepdim=True)  # a logit of -inf would be a score of 0
+            return fetch((wide / temperature).softmax(1).masked_fill(~finite, torch.nan))
+
+        for part, scores in self._rows_of(draws, reduce):
+            yield part, scores.numpy()
 
     def logits(self, draws: Sequence[Draw]) -> Iterator[tuple[Part, Tensor]]:
         """Yield the logits of several images' samples, in order: float64 (part.count, classes) on the CPU."""
-        for logits, parts in self._batches(draws, lambda x, n: x[:n].to("cpu", torch.float64, copy=True)):
-            if not logits.isfinite().all():
+        return self._rows_of(draws, lambda logits, rows: fetch(in_float64(logits[:rows])))
+
+    def _rows_of(
+        self, draws: Sequence[Draw], reduce: Callable[[Tensor, int], Callable[[], Tensor]]
+    ) -> Iterator[tuple[Part, Tensor]]:
+        """Yield each part's rows of what `reduce` makes of a batch; on CUDA while the next is under way."""
+        batches = self._batches(draws, reduce)
+        late = (one for one, _ in pairwise(chain(batches, [None])) if one is not None)
+        for values, parts in late if self.device.type == "cuda" else batches:
+            rows = values()
+            if not rows.isfinite().all():
                 raise not_finite()
             for part in parts:
-                yield part, logits[part.rows]
+                yield part, rows[part.rows]
+
+    def place(self, image: Tensor) -> Tensor:
+        """Return an input's grid point where noise is made, for `Draw.point`; no device is waited for."""
+        return self._noise.steps(image)
 
     def width(self, shape: Sequence[int]) -> int:
         """Return how many samples of inputs of this shape fill a batch."""
@@ -198,11 +207,11 @@ class Sampler:
 
         The logits are overwritten by the next batch.  A short batch is padded with what the one before held.
         """
-        points = [self._noise.steps(draw.image) for draw in draws]
+        points = [self.place(draw.image) if draw.point is None else draw.point for draw in draws]
         cursor = Cursor()
         while draws:
             with self._one_at_a_time:
-                size = self.width(draws[0].image.shape)
+                size, shortage = self.width(draws[0].image.shape), None
                 try:
                     with torch.inference_mode():
                         size, alone = self._packing(draws, points[0], size)
@@ -216,8 +225,12 @@ class Sampler:
                             self._noise.fill(self._rows[part.rows], points[part.draw], key, part.begin)
                         logits = self._run(self._batch)
                     found = reduce(logits, parts[-1].rows.stop)
-                except torch.OutOfMemoryError:
-                    self._shrink(self.width(draws[0].image.shape))
+                except RuntimeError as error:
+                    if not has_no_room(error):
+                        raise
+                    shortage = describe(error.__cause__ or error)
+                if shortage is not None:  # no longer in the handler, whose error holds all activations
+                    self._shrink(self.width(draws[0].image.shape), shortage)
                     continue
             cursor = after
             yield found, parts
@@ -232,9 +245,7 @@ class Sampler:
 
     def _run(self, batch: Tensor) -> Tensor:
         """Return the logits of a batch, in the chosen precision."""
-        name = PRECISIONS[self.precision]
-        dtype = torch.bfloat16 if name is None else getattr(torch, name)
-        with torch.autocast(self.device.type, dtype, enabled=name is not None):
+        with arithmetic(self.precision, self.device):
             logits = self._call(batch)
         if logits.shape != (len(batch), self.classes):
             raise ModelError(
@@ -265,11 +276,8 @@ class Sampler:
                     raise CompileError(f"{told}: use --compile off (docs/noise.md#rows-of-a-batch)")
             return self._independent[shape, size]
 
-        if self._automatic and LOOKS_ARE_MULTIPLES_OF % size:
-            self._automatic = False
-            if not is_independent(size):
-                size = next(n for n in range(size, 0, -1) if LOOKS_ARE_MULTIPLES_OF % n == 0)
-                self.batch_size = size
+        if self._automatic and LOOKS_ARE_MULTIPLES_OF % size and not is_independent(size):
+            size = self.batch_size = next(n for n in range(size, 0, -1) if LOOKS_ARE_MULTIPLES_OF % n == 0)
         self.places = 1 if is_independent(size) else size
         if self.places == 1:
             return size, False
@@ -282,16 +290,26 @@ class Sampler:
             )
         return size, True
 
-    def _shrink(self, size: int) -> None:
-        """Halve the batch; nothing that was counted is lost."""
+    def _shrink(self, size: int, told: str) -> None:
+        """Halve the batch, or more, so that it goes with the looks as before; nothing counted is lost."""
         if size == 1:
             raise ModelError(
-                f"{self.device} runs out of memory with a single input: use a smaller model or --device cpu"
-            ) from None
+                f"{self.device} runs out of memory with a single input ({told}): use a smaller model or "
+                "--device cpu"
+            )
+
+        def fits(n: int) -> bool:
+            return n % LOOKS_ARE_MULTIPLES_OF == 0 or LOOKS_ARE_MULTIPLES_OF % n == 0
+
         self._rows = self._batch = torch.empty(0)
-        self.batch_size = size // 2
+        self.batch_size = next(n for n in range(size // 2, 0, -1) if fits(n) or not fits(size))
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def in_float64(logits: Tensor) -> Tensor:
+    """Return a copy in float64, on the CPU where a device has none."""
+    return logits.to("cpu" if logits.device.type == "mps" else logits.device, torch.float64, copy=True)
 
 
 def count_votes(

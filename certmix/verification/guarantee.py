@@ -22,7 +22,7 @@ from certmix.models.kinds import OUTPUTS
 from certmix.models.zoo import zoo_names
 from certmix.runs.settings import Option, Settings, check_known, fields, settings
 from certmix.runs.sources import named_split
-from certmix.sampling.devices import AUTO, PRECISIONS
+from certmix.sampling.devices import AUTO, SAMPLED
 from certmix.verification.requirements import Requirement, parse_requirement, written
 
 VERSION = 1
@@ -306,7 +306,7 @@ def _request(lines: Lines, tables: dict[str, dict[str, Any]], images: Any) -> An
         if key in given:
             given[key] = _quotients(given[key])
     if sampling.get("precision") == AUTO:
-        told = "precision = 'auto' is another on other machines: name one of " + ", ".join(PRECISIONS)
+        told = "precision = 'auto' is another on other machines: name one of " + ", ".join(SAMPLED)
         raise lines.wrong(("sampling", "precision"), told)
     own: dict[str, Any] = {"certificate": name} if plain else {"certificates": (name,), "precision": "fp32"}
     named = {} if norm is None else {"norm": norm}

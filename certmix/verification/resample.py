@@ -40,7 +40,7 @@ TOGETHER = 64  # pieces whose images are in memory at a time
 MOST_TIES = 0.2  # share of votes beyond which rounding would leave too much open
 FEW = 6  # differences that say nothing, where few are possible; a vote that moves is two of them
 # Part of the usual lead of the largest logit by which rounding may change a lead: the shipped model's are off
-# by at most 3e-6, 2e-3 (TF32, of fp32 on GPUs) and 0.05 of it (docs/verify.md).
+# by at most 3e-6, 2e-3 (TF32) and 0.05 of it (docs/verify.md).
 CLOSE = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 0.1}
 CLOSE_LOGITS = 1e-4  # difference, relative to the largest, that another device or batch may explain
 UNITS = {"votes": 1, "sure": 1, "totals": SCALE, "squares": SCALE**2, "tails": 1}
@@ -348,15 +348,13 @@ def _votes_again(again: Again, request: CertifyRequest) -> list[CheckResult]:
         leads.append(-logits.topk(2, 1).values.diff(dim=1).numpy().ravel())
     usual = float(np.median(np.concatenate(leads)))  # by so much a vote is won
 
-    devices = {again.device.type, *(record.device.partition(":")[0] for record in records)}
-    arithmetic = "tf32" if request.precision == "fp32" and "cuda" in devices else request.precision
     pieces = choose_pieces(again, request, records, unit)
     brackets: list[Bracket] = [{} for _ in pieces]
     ties, temperature = 0, request.score_temperature if soft else None
     for number, part, logits in _logits(again, by_run, pieces):
         record, kept = pieces[number].record, brackets[number]
         followed = [record.selected, *record.scores[0].rivals] if soft else []
-        lead = usual * CLOSE[arithmetic]
+        lead = usual * CLOSE[request.precision]
         found, tied = measured(logits, pieces[number].order, lead, followed, temperature)
         ties += tied
         brackets[number] = {name: kept.get(name, 0) + ends for name, ends in found.items()}

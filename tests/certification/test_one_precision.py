@@ -100,10 +100,22 @@ sigma = 0.5
 """
 
 
+def test_tf32_is_asked_for_and_part_of_the_identity(problem, command, monkeypatch):
+    options = (*problem.options, "--samples", 200, "--images", 3, "--precision", "tf32", "--output", "run")
+    done = command("certify", *options)
+    assert (done.code, "precision tf32: cpu has none" in done.err) == (2, True)
+    monkeypatch.setattr("certmix.certification.run.refuse_tf32", lambda *given: None)
+    assert command("certify", *options).code == 0
+    told = described(problem.folder / "run")
+    assert told["identity"]["precision"] == told["request"]["precision"] == "tf32"
+    assert "--precision tf32" in repeat_command(problem.folder / "run", told)
+    assert command("verify", "run", "--run-code").code == 0
+
+
 def test_a_guarantee_names_its_arithmetic():
     assert parse_guarantee(GUARANTEE).request.precision == "fp32"
     with pytest.raises(
-        ParameterError, match=r"line 10: .*auto.* other machines: name one of fp32, bf16, fp16"
+        ParameterError, match=r"line 10: .*auto.* other machines: name one of fp32, bf16, fp16, tf32"
     ):
         parse_guarantee(f'{GUARANTEE}\n[sampling]\nprecision = "auto"\n'.replace("\n\n", "\n"))
 
@@ -123,7 +135,7 @@ def test_auto_of_a_smoothed_classifier(native):
     [
         (("certify", "--certificate", "lipschitz-constant", "--lipschitz-constant", 20), {"ieee"}),
         (("attack", "--steps", 2, "--eps", 0.1), {"ieee"}),
-        (("certify", "--sigma", 0.25, "--samples", 200), {"ieee", "tf32"}),  # votes as the process has it
+        (("certify", "--sigma", 0.25, "--samples", 200), {"ieee"}),
     ],
     ids=["constant", "attack", "votes"],
 )

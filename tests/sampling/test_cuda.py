@@ -75,8 +75,8 @@ def test_running_out_of_memory_halves_the_batch():
 
     hungry = Sampler(Hungry(), 2, 0.5, device="cuda", batch_size=1000)
     found = counted(hungry.submit(DRAWS))
-    assert hungry.batch_size == 62
-    assert equal(found, counted(sampler(batch_size=62).submit(DRAWS)))
+    assert hungry.batch_size == 100
+    assert equal(found, counted(sampler(batch_size=100).submit(DRAWS)))
 
 
 @pytest.mark.filterwarnings("ignore::certmix.CertmixWarning")

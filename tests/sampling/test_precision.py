@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from small_nets import normalised_net
@@ -9,10 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
+from certmix.errors import ParameterError
+from certmix.models.smoothed import SmoothedClassifier
 from certmix.models.zoo import load_zoo
-from certmix.sampling import compiling, devices
+from certmix.sampling import Draw, Sampler, compiling, devices
 from certmix.sampling.compiling import operations, pays
-from certmix.sampling.devices import automatic_precision, full_float32
+from certmix.sampling.devices import automatic_precision, full_float32, refuse_tf32
 from certmix.sampling.layout import LaidOut
 
 X86, ARM = "x86_64", "aarch64"
@@ -46,24 +50,58 @@ def test_auto_is_what_the_device_computes_natively(monkeypatch, device, machine,
     assert automatic_precision(device) == expected
 
 
-def arithmetic() -> list[str]:
-    kinds = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul, torch.backends.cudnn.conv
-    return [kind.fp32_precision for kind in kinds]
+ROUNDED = ("tf32", "tf32", "ieee"), False, False
+EXACT = ("ieee", "ieee", "ieee"), False, False
 
 
-def test_float32_is_full_within_and_as_it_was_after(monkeypatch):
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
+def allowed() -> tuple[tuple[str, ...], bool, bool]:
+    """What the process allows: of float32's factors, and of sums of products in half precision."""
+    matmul = torch.backends.cuda.matmul
+    kinds = matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul
+    sums = matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction
+    return tuple(kind.fp32_precision for kind in kinds), *sums
+
+
+def test_float32_is_full_within_and_as_it_was_after():
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
     try:
-        outside = arithmetic()
-        assert outside != ["ieee"] * 3
-        found = full_float32()(arithmetic)
-        assert found() == ["ieee"] * 3
+        outside = allowed()
+        assert outside[0][:2] == ("tf32", "tf32")
+        assert outside[1:] == (True, True)
+        assert full_float32()(allowed)() == EXACT
         with pytest.raises(ZeroDivisionError), full_float32():
             1 / 0  # noqa: B018
-        assert arithmetic() == outside
+        assert allowed() == outside
+        assert matmul.allow_bf16_reduced_precision_reduction_split_k
     finally:
-        torch.backends.cuda.matmul.fp32_precision = before
+        matmul.fp32_precision = before
+
+
+@pytest.mark.parametrize("precision, expected", [("fp32", EXACT), ("bf16", EXACT), ("tf32", ROUNDED)])
+@pytest.mark.parametrize("kept", ["votes", "scores"])
+def test_noisy_copies_are_computed_in_what_was_asked_alone(precision, expected, kept):
+    class Telling(nn.Linear):
+        told: ClassVar = set()
+
+        def forward(self, x):
+            self.told.add((allowed(), torch.is_autocast_enabled("cpu")))
+            return super().forward(x)
+
+    sampler = Sampler(Telling(3, 2), 2, 0.5, precision=precision, batch_size=50)
+    draws = [Draw(torch.zeros(3), 1, (100,))]
+    if kept == "votes":
+        sampler.submit(draws).result()
+    else:
+        assert sum(len(scores) for _, scores in sampler.scores(draws)) == 100
+    assert Telling.told == {(expected, precision == "bf16")}
+
+
+def test_tf32_is_for_gpus():
+    with pytest.raises(ParameterError, match="precision tf32: cpu has none: use --precision fp32"):
+        SmoothedClassifier(nn.Linear(2, 2), 0.5, precision="tf32")
+    assert refuse_tf32("tf32", "cuda:1") is None
 
 
 class Scaled(nn.Linear):
