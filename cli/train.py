@@ -27,7 +27,8 @@ Examples:
 """
 
 OF_RECIPES = {
-    "noise_sigma": ("gaussian", "denoiser"), "classifier": ("denoiser",), "consistency": ("gaussian",),
+    "noise_sigma": ("gaussian", "denoiser"), "classifier": ("denoiser",),
+    "consistency": ("gaussian", "splitting", "bands"), "scale": ("splitting", "bands"),
     "norm": ("adversarial",), "eps": ("adversarial", "interval"), "sharpen_alpha": ("interval",),
 }  # fmt: skip
 """Options that only some recipes take."""
@@ -57,8 +58,10 @@ def train(
 ) -> None:  # fmt: skip
     """Train a model by a recipe.
 
-    'standard', 'gaussian' (noise), 'adversarial' (PGD), 'interval' (bounds
-    that propagation verifies) or 'denoiser' (goes in front of a classifier).
+    'standard', 'gaussian' (noise), 'splitting' or 'bands' (what kinds of
+    smoothing show that go through every case), 'adversarial' (PGD), 'interval'
+    (bounds that propagation verifies) or 'denoiser' (goes in front of a
+    classifier).
 
     Writes NAME.safetensors and NAME.json, a card with recipe, data, accuracy
     and checksum. An interrupted training goes on where its last epoch ended

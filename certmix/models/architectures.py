@@ -1,7 +1,7 @@
 """The small networks that certmix trains and ships.
 
-All take images in [0, 1], shape (N, 3, H, W), and normalise inside.  `Denoiser` returns images, the others
-logits, shape (N, classes).
+All take images in [0, 1], shape (N, 3, H, W), and normalise inside; `BandNet` takes one channel more, of what
+is shown.  `Denoiser` returns images, the others logits, shape (N, classes).
 """
 
 from __future__ import annotations
@@ -37,14 +37,17 @@ class Normalize(nn.Module):
         return (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
 
 
-def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+Stride = int | tuple[int, int]
+
+
+def _convolution(inputs: int, outputs: int, stride: Stride = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
 
 
 class _Residual(nn.Module):
     """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)); the shortcut is 1x1 where shapes change."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: Stride) -> None:
         super().__init__()
         self.conv1, self.norm1 = _convolution(inputs, outputs, stride), nn.BatchNorm2d(outputs)
         self.conv2, self.norm2 = _convolution(outputs, outputs), nn.BatchNorm2d(outputs)
@@ -192,10 +195,54 @@ class Denoiser(nn.Module):
         self.linear.weight.copy_(found.T.reshape(self.linear.weight.shape))
 
 
+class BandNet(nn.Module):
+    """A residual net of the shown columns alone: a forward pass costs as much as these columns do.
+
+    It takes images whose last channel is 1 where a pixel is shown, in whole neighbouring columns, as many in
+    each image, and 0 elsewhere, as `certmix.sampling.bands` makes them.  `stages` are (channels, stride) of
+    its blocks; what it learns of each column's place is added to its stem.
+    """
+
+    def __init__(
+        self,
+        stages: tuple[tuple[int, Stride], ...] = ((48, 1), (96, (2, 1)), (96, 1), (192, 2)),
+        classes: int = 10,
+        columns: int = 32,
+    ) -> None:
+        super().__init__()
+        channels = stages[0][0]
+        self.normalize = Normalize(CIFAR10_MEAN, CIFAR10_STD)
+        self.stem, self.norm = _convolution(3, channels, (2, 1)), nn.BatchNorm2d(channels)
+        self.place = nn.Embedding(columns, channels)
+        nn.init.normal_(self.place.weight, 0.0, 0.1)
+        blocks = []
+        for outputs, stride in stages:
+            blocks.append(_Residual(channels, outputs, stride))
+            channels = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        shown = images[:, -1, 0, :] > 0.5
+        first = (shown & ~shown.roll(1, 1)).to(torch.uint8).argmax(1)  # 0 where every column is shown
+        width = int(shown[:1].sum())
+        columns = (first[:, None] + torch.arange(width, device=images.device)) % images.shape[-1]
+        taken = columns[:, None, None, :].expand(-1, images.shape[1] - 1, images.shape[2], -1)
+        cut = self.normalize(images[:, :-1].gather(3, taken))
+        x = self.norm(self.stem(cut)) + self.place(columns).transpose(1, 2)[:, :, None, :]
+        return self.head(self.blocks(F.relu(x)).mean((2, 3)))
+
+
 DENOISER = "denoiser"
 """Name of the architecture that returns images."""
 
-ARCHITECTURES = {"residual": ResidualNet, "conv": ConvNet, "interval": IntervalNet, DENOISER: Denoiser}
+ARCHITECTURES = {
+    "residual": ResidualNet,
+    "conv": ConvNet,
+    "interval": IntervalNet,
+    "band": BandNet,
+    DENOISER: Denoiser,
+}
 
 
 def build(architecture: str, classes: int | None = 10) -> nn.Module:
@@ -206,16 +253,17 @@ def build(architecture: str, classes: int | None = 10) -> nn.Module:
 
 @torch.no_grad()
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """Fold the batch normalisations of a `ResidualNet` or `Denoiser` in place: the same up to rounding.
+    """Fold the batch normalisations of a residual net or `Denoiser` in place: the same up to rounding.
 
     It passes over memory less often.  Other models are returned as they are.
     """
-    if not isinstance(model, ResidualNet | Denoiser) or isinstance(model.norm, nn.Identity):
+    folding = (ResidualNet, BandNet, Denoiser)
+    if not isinstance(model, folding) or isinstance(model.norm, nn.Identity):
         return model
     model.eval()
     for part in model.modules():
         for convolution, norm in (("stem", "norm"), ("conv1", "norm1"), ("conv2", "norm2")):
-            if isinstance(part, ResidualNet | Denoiser | _Residual) and hasattr(part, convolution):
+            if isinstance(part, (*folding, _Residual)) and hasattr(part, convolution):
                 folded = fuse_conv_bn_eval(getattr(part, convolution), getattr(part, norm))
                 setattr(part, convolution, folded)
                 setattr(part, norm, nn.Identity())

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from certmix.attacks.geometry import make_ball
+from certmix.sampling.bands import random_bands
+from certmix.sampling.splitting import random_splits
 from certmix.training.intervals import interval_pass, warm_up_terms, worst_case_logits
 from certmix.training.recipes import Recipe
 
@@ -19,18 +21,17 @@ def standard(
     return F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
 
 
-def gaussian(
+def smoothed(
     model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
 ) -> Tensor:
-    """Return the cross-entropy under Gaussian noise plus a consistency term (Jeong and Shin, 2020).
+    """Return the cross-entropy under noise plus a consistency term (Jeong and Shin, 2020).
 
-    Each image is seen under `noise_copies` noise draws; the consistency term pulls their predictions F_k
-    towards their mean F by KL(F || F_k) and the entropy of F is penalised.
+    Each image is seen under `noise_copies` draws of the recipe's noise; the consistency term pulls their
+    predictions F_k towards their mean F by KL(F || F_k) and the entropy of F is penalised.
     """
     copies = recipe.noise_copies
     repeated = images.repeat(copies, *[1] * (images.ndim - 1))
-    noise = torch.empty_like(repeated).normal_(0, recipe.noise_sigma, generator=generator)
-    logits = model(repeated + noise).float()
+    logits = model(noisy(repeated, recipe, generator)).float()
     loss = F.cross_entropy(logits, labels.repeat(copies))
     if recipe.consistency > 0:
         log_probabilities = logits.log_softmax(1).view(copies, len(images), -1)
@@ -40,6 +41,15 @@ def gaussian(
         entropy = -(mean * log_mean).sum(1).mean()
         loss = loss + recipe.consistency * divergence + recipe.entropy * entropy
     return loss
+
+
+def noisy(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Return images in [0, 1] as the base model sees them under one draw of the recipe's noise each."""
+    if recipe.name == "splitting":
+        return random_splits(images, recipe.scale, generator)
+    if recipe.name == "bands":
+        return random_bands(images, recipe.scale, generator)
+    return images + torch.empty_like(images).normal_(0, recipe.noise_sigma, generator=generator)
 
 
 def adversarial(
@@ -88,12 +98,15 @@ def denoiser(
 
     The stability objective of Salman et al. (2020), with the labels of the training data.
     """
-    noise = torch.empty_like(images).normal_(0, recipe.noise_sigma, generator=generator)
-    denoised = model(images + noise)
+    denoised = model(noisy(images, recipe, generator))
     loss = recipe.pixel_weight * F.mse_loss(denoised.float(), images)
     if behind is None:
         return loss
     return loss + F.cross_entropy(behind(denoised).float(), labels)
 
 
-OBJECTIVES = {each.__name__: each for each in (standard, gaussian, adversarial, interval, denoiser)}
+OBJECTIVES = {
+    **{each.__name__: each for each in (standard, adversarial, interval, denoiser)},
+    **dict.fromkeys(("gaussian", "splitting", "bands"), smoothed),
+}
+"""What each training recipe is set to."""

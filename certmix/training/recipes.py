@@ -24,11 +24,12 @@ class Recipe(Settings, frozen=True):
     what is saved are weights averaged with `ema_decay` a step.  Images are shifted at random by up to
     `translate` pixels, and mirrored.  `architecture` names one of `certmix.models.architectures`.
 
-    gaussian: `noise_copies` noisy copies of each image, and weights of the `consistency` and `entropy` terms
-    (Jeong and Shin, 2020).  adversarial: `attack_steps` steps of PGD in the ball.  interval: `eps` grows from
-    0 over the share `ramp` of the training, and so long `regulariser` weighs the terms that keep bounds tight
-    and ReLUs balanced (Shi et al., 2021).  denoiser, by AdamW: squared error of pixels times `pixel_weight`,
-    and cross-entropy of the frozen `classifier` on what it returns (Salman et al., 2020).
+    gaussian, splitting, bands: `noise_copies` noisy copies of each image, and weights of the `consistency`
+    and `entropy` terms (Jeong and Shin, 2020).  adversarial: `attack_steps` steps of PGD in the ball.
+    interval: `eps` grows from 0 over the share `ramp` of the training, and so long `regulariser` weighs the
+    terms that keep bounds tight and ReLUs balanced (Shi et al., 2021).  denoiser, by AdamW: squared error of
+    pixels times `pixel_weight`, and cross-entropy of the frozen `classifier` on what it returns (Salman et
+    al., 2020).
     """
 
     name: str
@@ -44,8 +45,15 @@ class Recipe(Settings, frozen=True):
         NotNegative,
         Option("gaussian, denoiser: noise level, in units of the input.", flag="sigma", shown="0.5"),
     ] = 0.0
+    scale: Annotated[
+        NotNegative,
+        Option("splitting: lambda, in units of the input; bands: columns that are shown.", shown="0.5; 4"),
+    ] = 0.0
     noise_copies: Count = 2
-    consistency: Annotated[NotNegative, Option("gaussian: weight of the consistency term.", shown="5")] = 0.0
+    consistency: Annotated[
+        NotNegative,
+        Option("gaussian, splitting, bands: weight of the consistency term.", shown="5; 5; 0"),
+    ] = 0.0
     entropy: NotNegative = 0.0
     norm: Annotated[Literal["linf", "l2"], Option("adversarial: norm of the ball.", read=norm_name)] = "linf"
     eps: Annotated[
@@ -80,6 +88,10 @@ class Recipe(Settings, frozen=True):
         """Refuse a recipe that lacks what it trains for, or has what is for another."""
         if self.name in ("gaussian", "denoiser") and not self.noise_sigma > 0:
             raise ParameterError(f"sigma = {self.noise_sigma}: the {self.name} recipe needs sigma > 0")
+        if self.name in ("splitting", "bands") and not self.scale > 0:
+            raise ParameterError(f"scale = {self.scale}: the {self.name} recipe needs scale > 0")
+        if self.name == "bands" and not self.scale.is_integer():
+            raise ParameterError(f"scale = {self.scale}: bands are so many whole columns wide: give 4, say")
         if (self.name == "denoiser") != (self.architecture == "denoiser"):
             raise ParameterError(
                 f"architecture = {self.architecture}: the denoiser recipe, and it alone, trains a denoiser"
@@ -111,6 +123,11 @@ RECIPES = {
         "gaussian", "residual", epochs=24, batch_size=128, weight_decay=2e-4,
         noise_sigma=0.5, consistency=5.0, entropy=0.5,
     ),
+    "splitting": Recipe(
+        "splitting", "residual", epochs=24, batch_size=128, weight_decay=2e-4, scale=0.5, consistency=5.0,
+        entropy=0.5,
+    ),
+    "bands": Recipe("bands", "band", epochs=24, batch_size=128, scale=4.0, noise_copies=1),
     "adversarial": Recipe(
         "adversarial", "conv", epochs=16, eps=8 / 255, attack_steps=2,
     ),

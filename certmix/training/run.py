@@ -20,6 +20,7 @@ from certmix.models.spec import load_model
 from certmix.models.zoo import Card, load_zoo, save_zoo
 from certmix.training.intervals import sharpen
 from certmix.training.loop import Progress, train
+from certmix.training.objectives import noisy
 from certmix.training.recipes import Recipe
 from certmix.types import Dataset
 
@@ -60,9 +61,9 @@ def measure(
     right = Counter[str]()
     for x, y in zip(images.split(100), labels.split(100), strict=True):
         x, y = x.to(device).float() / 255, y.to(device)
-        points = {"clean": x}
-        if recipe.noise_sigma > 0:
-            points["noisy"] = x + torch.empty_like(x).normal_(0, recipe.noise_sigma, generator=generator)
+        points = {} if recipe.name == "bands" else {"clean": x}
+        if recipe.noise_sigma > 0 or recipe.scale > 0:
+            points["noisy"] = noisy(x, recipe, generator)
         if recipe.eps > 0:
             points["pgd20"] = pgd(model, x, y, recipe.norm, recipe.eps, steps=20, generator=generator)
         right.update({name: int((model(each).argmax(1) == y).sum()) for name, each in points.items()})
@@ -89,7 +90,10 @@ def train_to_folder(
     """
     if name is None:  # such as cifar10-gaussian-0.50 or cifar10-adversarial-linf
         level = f"-{recipe.noise_sigma:.2f}"
-        more = {"standard": "", "gaussian": level, DENOISER: level}.get(recipe.name, f"-{recipe.norm}")
+        scale = f"-{recipe.scale:.2f}".removesuffix(".00")
+        more = {
+            "standard": "", "gaussian": level, DENOISER: level, "splitting": scale, "bands": scale,
+        }.get(recipe.name, f"-{recipe.norm}")  # fmt: skip
         name = f"{dataset.name}-{recipe.name}{more}"
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -103,7 +107,7 @@ def train_to_folder(
             f"{dataset.name} holds images {tuple(images.shape[-2:])}: a denoiser is trained on images "
             "whose sides are multiples of 4: resize them"
         )
-    least, fixed = recipe.translate + 1, recipe.architecture == "interval"
+    least, fixed = recipe.translate + 1, recipe.architecture in ("interval", "band")
     if min(images.shape[-2:]) < least or (fixed and images.shape[-2:] != (32, 32)):
         wanted = "32 x 32 images" if fixed else f"sides of {least} pixels or more"
         raise DataError(

@@ -50,11 +50,13 @@ NOT_OF_LOGITS = CERTIFIED | STANDARD | {
     "fresh", "certified", "published", "r_d", "gradient_free", "full_strength", "copy_weights", "run_code",
 }  # fmt: skip
 RECIPES = {
-    "standard": {"noise_sigma", "consistency", "norm", "eps", "sharpen_alpha", "classifier"},
-    "gaussian": {"norm", "eps", "sharpen_alpha", "classifier"},
-    "adversarial": {"noise_sigma", "consistency", "sharpen_alpha", "classifier"},
-    "interval": {"noise_sigma", "consistency", "norm", "classifier"},
-    "denoiser": {"consistency", "norm", "eps", "sharpen_alpha"},
+    "standard": {"noise_sigma", "consistency", "norm", "eps", "sharpen_alpha", "classifier", "scale"},
+    "gaussian": {"norm", "eps", "sharpen_alpha", "classifier", "scale"},
+    "splitting": {"noise_sigma", "norm", "eps", "sharpen_alpha", "classifier"},
+    "bands": {"noise_sigma", "norm", "eps", "sharpen_alpha", "classifier"},
+    "adversarial": {"noise_sigma", "consistency", "sharpen_alpha", "classifier", "scale"},
+    "interval": {"noise_sigma", "consistency", "norm", "classifier", "scale"},
+    "denoiser": {"consistency", "norm", "eps", "sharpen_alpha", "scale"},
 }
 
 
@@ -171,7 +173,7 @@ VALUES = {
     "standard_temperature": "0", "score_temperature": "2", "tuned": "0.6,0,0.62", "goal": "fixed",
     "gpus_per_worker": "0.5", "gradient_free": "", "label_column": "species", "grid": "s=1,p=1,c=0", "images": "3", "input_range": "-1,1",
     "learning_rate": "0.01", "like": "run", "lipschitz_constant": "2", "logits": "logits.npz",
-    "settle": "all", "match_clean_accuracy": "0.5", "max_radius": "2", "model_timeout": "9", "name": "mine", "names": "radii", "new_seed": "5",
+    "scale": "2", "settle": "all", "match_clean_accuracy": "0.5", "max_radius": "2", "model_timeout": "9", "name": "mine", "names": "radii", "new_seed": "5",
     "noise_sigma": "0.3", "noisy_samples": "20", "norm": "l2", "norms": "l2", "of": "logits",
     "output": "somewhere", "pin": "", "plain_alphas": "0.5", "plot": "other.png", "plot_format": "pdf", "precision": "bf16",
     "preset": "cifar100", "price_per_hour": "2", "published": "cifar100", "quantile": "linear", "queries": "9",

@@ -7,16 +7,34 @@ import torch
 from torch import nn
 
 from certmix.models.architectures import ARCHITECTURES, DENOISER, ConvNet, build, fold_batch_norm
+from certmix.sampling.bands import bands
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("classes", [10, 100])
 def test_logits_have_the_right_shape_and_denoised_images_theirs(name, classes):
     expected = (2, 3, 32, 32) if name == DENOISER else (2, classes)
-    assert build(name, classes).eval()(torch.rand(2, 3, 32, 32)).shape == expected
+    assert build(name, classes).eval()(images_for(name, 2)).shape == expected
 
 
-@pytest.mark.parametrize("name", ["residual", DENOISER])
+def images_for(name: str, count: int) -> torch.Tensor:
+    """Images as an architecture takes them: of a band that goes on at the left edge, as bands do."""
+    images = torch.rand(count, 3, 32, 32)
+    return bands(images, torch.arange(count) + 30, 4) if name == "band" else images
+
+
+def test_a_net_of_bands_looks_at_nothing_but_the_columns_shown_and_where_they_are():
+    net = build("band").eval()
+    given = images_for("band", 3)
+    filled = given.clone()
+    filled[:, :3][(given[:, 3:] == 0).expand(-1, 3, -1, -1)] = 7.0
+    assert torch.equal(net(filled), net(given))
+    same, places = torch.ones(1, 3, 32, 32).expand(2, -1, -1, -1), torch.tensor([3, 4])
+    one, other = net(bands(same, places, 4))
+    assert not torch.allclose(one, other)
+
+
+@pytest.mark.parametrize("name", ["residual", "band", DENOISER])
 def test_folding_batch_norm_keeps_the_function(name):
     torch.manual_seed(0)
     model = build(name)
@@ -28,7 +46,7 @@ def test_folding_batch_norm_keeps_the_function(name):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias)
     model.eval()
-    x = torch.rand(4, 3, 32, 32)
+    x = images_for(name, 4)
     with torch.no_grad():
         before = model(x)
         after = fold_batch_norm(model)(x)

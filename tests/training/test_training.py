@@ -34,7 +34,7 @@ def stripes(count: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def quick(name: str, **changes):
-    architecture = name if name == "denoiser" else "residual"
+    architecture = {"denoiser": "denoiser", "bands": "band"}.get(name, "residual")
     return make_recipe(
         name,
         **{"architecture": architecture, "epochs": 2, "batch_size": 16, "learning_rate": 0.02, **changes},
@@ -217,6 +217,7 @@ def test_a_denoiser_is_trained_on_pixels_and_for_the_classifier():
 
 @pytest.mark.parametrize("name, changes, told", [
     ("magic", {}, "'magic'"), ("gaussian", {"noise_sigma": 0.0}, "sigma = 0"), ("adversarial", {"eps": -1.0}, "eps = -1"),
+    ("bands", {"scale": 0.0}, "scale = 0"),
     ("denoiser", {"noise_sigma": 0.0}, "sigma = 0"), ("standard", {"architecture": "denoiser"}, "trains a denoiser"),
     ("standard", {"epochs": 0}, "epochs = 0"), ("standard", {"batch_size": 1}, "batch size = 1"),
     ("interval", {"eps": 0.0}, "eps = 0"), ("interval", {"norm": "l2"}, "linf"),

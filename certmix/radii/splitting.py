@@ -1,0 +1,22 @@
+"""Splitting (Levine and Feizi, 2021): what changes of an 8-bit image, in l1, do to the votes.
+
+A coordinate that changes by k levels changes what the base model sees at k of the n offsets at most: those
+whose threshold lies between.  An image at l1 distance k/255 so changes k votes at most, each of which takes
+one from y and gives one to the rival.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from certmix.radii.counted import counts_of, rival_margins
+from certmix.types import IntArray
+
+
+def splitting_margins(votes: IntArray, selected: IntArray, classes: int) -> IntArray:
+    """Return the least n_y - n_i, (m, t), at l1 distance t/255, t = 0 .. n/2, from votes (m, n).
+
+    Theorem 3.5 with Lip_1 = 1/(2 lambda) says the same: no smaller loss is possible.
+    """
+    lead = rival_margins(counts_of(votes, classes), selected)
+    return lead[:, None] - 2 * np.arange(votes.shape[1] // 2 + 1)
