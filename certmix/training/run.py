@@ -123,8 +123,8 @@ def train_to_folder(
     )  # fmt: skip
     model = model.cpu()
     if recipe.sharpen_alpha:
-        scale = sharpen(model, images, labels, recipe.eps, recipe.sharpen_alpha)
-        notes = f"logits scaled by {scale:g} for alpha = {recipe.sharpen_alpha:g}, on training images"
+        factor = sharpen(model, images, labels, recipe.eps, recipe.sharpen_alpha)
+        notes = f"logits scaled by {factor:g} for alpha = {recipe.sharpen_alpha:g}, on training images"
     card = Card(
         name=name, architecture=recipe.architecture, classes=classes, class_names=names,
         input_shape=tuple(images.shape[1:]), input_range=(0.0, 1.0), noise_sigma=recipe.noise_sigma or None,
