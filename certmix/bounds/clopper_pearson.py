@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike
 from scipy.special import betaincinv, expit, gammaln
 
@@ -41,7 +42,7 @@ def _share(log_odds: FloatArray) -> FloatArray:
 
 
 def _log_odds(successes: IntArray, trials: IntArray, delta: float) -> FloatArray:
-    """Return the log-odds at which that many successes or more, at least 1, have probability delta.
+    """Return the log-odds (m,) at which that many successes or more, at least 1, have probability delta.
 
     log P[X >= k] is concave in the log-odds, as the logarithm of the distribution function of a
     log-concave density is (Prekopa).  So it lies below its tangents, and no step of Newton's method
@@ -79,7 +80,7 @@ def _each_once(successes: IntArray, trials: IntArray, delta: float) -> FloatArra
     """Return `_log_odds`, computed once of equal pairs, where there are many."""
     width = int(trials.max(initial=0)) + 1
     if successes.size < _MANY or width > 1 << 31:
-        return _log_odds(successes, trials, delta)
+        return _log_odds(successes.ravel(), trials.ravel(), delta).reshape(successes.shape)
     pairs, which = np.unique(trials * width + successes, return_inverse=True)
     return _log_odds(pairs % width, pairs // width, delta)[which.reshape(successes.shape)]
 
@@ -90,22 +91,29 @@ def _stirling(m: FloatArray) -> FloatArray:
     return np.where(m < 20, gammaln(m + 1) - (m + 0.5) * np.log(m) + m - 0.5 * math.log(2 * math.pi), series)
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
 def _fraction(a: FloatArray, b: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
-    """Return I_x(a, b) a B(a, b) / (x^a y^b), y = 1 - x, for x below (a + 1) / (a + b).
+    """Return I_x(a, b) a B(a, b) / (x^a y^b), y = 1 - x, for x (m,) below (a + 1) / (a + b).
 
     The even part of DLMF 8.17.22: all its terms are positive, so that nothing cancels.
     """
-    value = a * (a * y - b * x + 1) / (a + 1)
-    c, d, m, waiting = value, np.zeros_like(value), 0, np.ones(value.shape, bool)
-    while waiting.any():
-        m += 1
-        left = m * np.maximum(b - m, 0.0) * x / (a + 2 * m - 1)
-        above = left * (a + m - 1) * (a + b + m - 1) * x / (a + 2 * m - 1)
-        below = m + left + (a + m) * (a * y - b * x + 1 + m * (2 - x)) / (a + 2 * m + 1)
-        c, d = below + above / c, 1 / (below + above * d)
-        value = value * (c * d)
-        waiting &= np.abs(c * d - 1) > 2e-15
-    return a / value
+    found = np.empty_like(a)
+    for i in range(len(a)):
+        value = a[i] * (a[i] * y[i] - b[i] * x[i] + 1) / (a[i] + 1)
+        c, d, m = value, 0.0, 0
+        while True:
+            m += 1
+            left = m * max(b[i] - m, 0.0) * x[i] / (a[i] + 2 * m - 1)
+            above = left * (a[i] + m - 1) * (a[i] + b[i] + m - 1) * x[i] / (a[i] + 2 * m - 1)
+            below = (
+                m + left + (a[i] + m) * (a[i] * y[i] - b[i] * x[i] + 1 + m * (2 - x[i])) / (a[i] + 2 * m + 1)
+            )
+            c, d = below + above / c, 1 / (below + above * d)
+            value = value * (c * d)
+            if not abs(c * d - 1) > 2e-15:
+                break
+        found[i] = a[i] / value
+    return found
 
 
 def _counts_and_trials(successes: ArrayLike, trials: ArrayLike) -> tuple[IntArray, IntArray]:

@@ -6,8 +6,8 @@ import platform
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
-from importlib.metadata import version
+from functools import cache, cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from certmix.types import IntArray
 
 PLOTTER = "matplotlib"
 PACKAGES = ("torch", "numpy", "scipy", "numba", PLOTTER)
+_version = cache(metadata.version)  # which reads a whole description
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,6 @@ def description(
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else machine,
         "batch_size": batch_size,
         "threads": torch.get_num_threads(),
-        "versions": {"certmix": version("certmix"), "python": platform.python_version()}
-        | {name: version(name) for name in PACKAGES},
+        "versions": {"certmix": _version("certmix"), "python": platform.python_version()}
+        | {name: _version(name) for name in PACKAGES},
     }  # fmt: skip

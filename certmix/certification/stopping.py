@@ -409,6 +409,8 @@ def _short_of(radius: FloatArray, ahead: FloatArray, columns: FloatArray, nodes:
 
 def _most(chances: FloatArray, counts: IntArray) -> int:
     """Return the quantile `LIKELY` of how many of independent events happen; `counts` have each chance."""
+    if not chances.any():  # as of most columns
+        return 0
     likely = chances >= 1e-3
     if counts[likely].sum() > 500:
         return int(chances @ counts + _Z * math.sqrt(float((chances * (1 - chances)) @ counts)) + 0.5)

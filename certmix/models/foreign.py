@@ -102,8 +102,13 @@ def _root(path: Path, folders: Iterable[Path]) -> Path:
     return max(inside, key=lambda folder: len(folder.parts), default=path.parent)
 
 
-def _imports(source: bytes, package: tuple[str, ...]) -> Iterator[str]:
-    """Yield the dotted names that a source within a package may import, "" where one is computed."""
+@lru_cache(maxsize=32)  # one command loads the same file several times
+def _imports(source: bytes, package: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the dotted names that a source within a package may import, "" where one is computed."""
+    return tuple(_imported(source, package))
+
+
+def _imported(source: bytes, package: tuple[str, ...]) -> Iterator[str]:
 
     def absolute(level: int, name: str) -> str:
         around = package[: len(package) - level + 1] if level else ()
@@ -490,13 +495,14 @@ def _importable(folder: Path) -> Iterator[None]:
 def _local(folder: Path) -> list[str]:
     """Return the names of the modules whose top-level one is folder/NAME.py or the package folder/NAME."""
     tops: set[str] = set()
+    called = folder.name
     for name, module in list(sys.modules.items()) if not is_installed(folder) else ():
         if "." in name:
             continue
         known = getattr(module, "__dict__", {})  # a lazy module makes up what it is asked for
         for place in known.get("__path__") or [known.get("__file__")]:
             # Most places do not even hold the folder's name: paths are slow to compare.
-            if isinstance(place, str) and folder.name in place and Path(place).parent == folder:
+            if isinstance(place, str) and called in place and Path(place).parent == folder:
                 kept = str(known.get("__name__")).startswith(("_certmix_model_", "__main__", "certmix"))
                 tops.update(() if kept else (name,))
     return [name for name in sys.modules if name.partition(".")[0] in tops] if tops else []

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from certmix.errors import one_line
-from certmix.tables.table import Cell, Table, key_columns, packed, printed, printed_columns, printed_notes
+from certmix.tables.table import (
+    Column,
+    Printed,
+    Table,
+    key_columns,
+    packed,
+    printed,
+    printed_columns,
+    printed_notes,
+)
 
 
 class _Layout(NamedTuple):
@@ -89,8 +98,13 @@ def _tables(table: Table, width: int) -> list[list[_Line]]:
     if not table.headings:
         return []
     best: tuple[_Grid, list[list[int]]] | None = None
+    columns = printed_columns(table)
+    made = {
+        digits: [[printed(cell, digits) for cell in row] for row in table.rows]
+        for digits in {layout.digits for layout in _LAYOUTS}
+    }
     for layout in _LAYOUTS:
-        grid = _grid(table, layout, width)
+        grid = _grid(columns, made[layout.digits], bool(table.groups), layout, width)
         blocks, fits = packed(grid.widths, key_columns(table), width, layout.gap)
         if fits and (best is None or len(blocks) < len(best[1])):
             best = grid, blocks
@@ -109,14 +123,15 @@ def _tables(table: Table, width: int) -> list[list[_Line]]:
     return laid_out
 
 
-def _grid(table: Table, layout: _Layout, width: int) -> _Grid:
+def _grid(
+    columns: list[Column], made: list[list[Printed]], grouped: bool, layout: _Layout, width: int
+) -> _Grid:
     most = None if layout.fold is None else max(_LEAST, width // layout.fold)
-    columns = printed_columns(table)
     rows = [
         [_cell(cell, layout, most, column.unit) for cell, column in zip(row, columns, strict=True)]
-        for row in table.rows
+        for row in made
     ]
-    if table.groups:
+    if grouped:
         rows = [[[[("  ", ""), *line] for line in first], *rest] for first, *rest in rows]
     headings: list[str] = []
     for c, column in enumerate(columns):
@@ -133,9 +148,8 @@ def _grid(table: Table, layout: _Layout, width: int) -> _Grid:
     return _Grid(cells, widths, [column.words for column in columns], layout.gap)
 
 
-def _cell(cell: Cell, layout: _Layout, most: int | None, unit: str | None) -> list[_Line]:
+def _cell(made: Printed, layout: _Layout, most: int | None, unit: str | None) -> list[_Line]:
     """Return a cell's lines; its unit is written where the column has several."""
-    made = printed(cell, layout.digits)
     figure = one_line(made.shown(unit))
     if made.interval is None:
         return [[(line, "")] for line in (_folded(figure, most) if most and made.unit is None else [figure])]
@@ -153,7 +167,8 @@ def _stacked(table: Table, width: int) -> list[list[_Line]]:
         for row in rows:
             lines = []
             for column, cell in zip(columns, row, strict=True):
-                text = " ".join(t for line in _cell(cell, _LAYOUTS[0], None, column.unit) for t, _ in line)
+                pieces = _cell(printed(cell, _LAYOUTS[0].digits), _LAYOUTS[0], None, column.unit)
+                text = " ".join(t for line in pieces for t, _ in line)
                 lines += _folded(f"{column.heading}: {text}", width)
             blocks.append(lines)
     return [[[(line, "")] for line in block] for block in blocks]
