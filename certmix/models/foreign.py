@@ -478,7 +478,8 @@ def _importable(folder: Path) -> Iterator[None]:
     What was imported from there before is set aside meanwhile: its files may be others now.
     """
     path, finder = sys.path.copy(), _Neighbours(folder)
-    before = {name: sys.modules.pop(name) for name in _local(folder)}
+    before = {name: sys.modules.pop(name) for name in _local(folder, {})}
+    others = sys.modules.copy()
     sys.path.insert(0, str(folder))
     sys.meta_path.insert(sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0, finder)  # type: ignore[arg-type]
     importlib.invalidate_caches()
@@ -487,17 +488,17 @@ def _importable(folder: Path) -> Iterator[None]:
     finally:
         sys.path[:] = path
         sys.meta_path.remove(finder)  # type: ignore[arg-type]
-        for name in _local(folder):
+        for name in _local(folder, others):
             del sys.modules[name]
         sys.modules.update(before)
 
 
-def _local(folder: Path) -> list[str]:
-    """Return the names of the modules whose top-level one is folder/NAME.py or the package folder/NAME."""
+def _local(folder: Path, others: Mapping[str, Any]) -> list[str]:
+    """Return the modules, by name, whose top-level one lies in the folder and is not one of `others`."""
     tops: set[str] = set()
     called = folder.name
     for name, module in list(sys.modules.items()) if not is_installed(folder) else ():
-        if "." in name:
+        if "." in name or others.get(name) is module:
             continue
         known = getattr(module, "__dict__", {})  # a lazy module makes up what it is asked for
         for place in known.get("__path__") or [known.get("__file__")]:
