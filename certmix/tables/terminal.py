@@ -98,13 +98,13 @@ def _tables(table: Table, width: int) -> list[list[_Line]]:
     if not table.headings:
         return []
     best: tuple[_Grid, list[list[int]]] | None = None
-    columns = printed_columns(table)
+    headed = printed_columns(table)
     made = {
         digits: [[printed(cell, digits) for cell in row] for row in table.rows]
         for digits in {layout.digits for layout in _LAYOUTS}
     }
     for layout in _LAYOUTS:
-        grid = _grid(columns, made[layout.digits], bool(table.groups), layout, width)
+        grid = _grid(headed, made[layout.digits], bool(table.groups), layout, width)
         blocks, fits = packed(grid.widths, key_columns(table), width, layout.gap)
         if fits and (best is None or len(blocks) < len(best[1])):
             best = grid, blocks
