@@ -11,6 +11,7 @@ from certmix.lazy import lazily
 _HOMES = {
     "CertifyResult": "certification.evaluate",
     "CertmixWarning": "errors",
+    "Evidence": "assurance.pack",
     "Falsification": "verification.falsify.falsify",
     "MixedClassifier": "models.mixture",
     "SmoothedClassifier": "models.smoothed",
@@ -24,6 +25,7 @@ _HOMES = {
     "certify_radii": "radii",
     "compare_trust": "api",
     "confidence": "api",
+    "evidence": "api",
     "exact_radius": "radii",
     "falsify": "api",
     "lipschitz": "api",

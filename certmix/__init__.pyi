@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from certmix.api import Run
+from certmix.assurance.pack import Evidence as Evidence
 from certmix.certification.evaluate import CertifyResult as CertifyResult
 from certmix.errors import CertmixWarning as CertmixWarning
 from certmix.models.mixture import MixedClassifier as MixedClassifier
@@ -28,6 +29,7 @@ from certmix.verification.verify import Verification as Verification
 __all__ = [
     "CertifyResult",
     "CertmixWarning",
+    "Evidence",
     "Falsification",
     "MixedClassifier",
     "SmoothedClassifier",
@@ -41,6 +43,7 @@ __all__ = [
     "certify_radii",
     "compare_trust",
     "confidence",
+    "evidence",
     "exact_radius",
     "falsify",
     "lipschitz",
@@ -283,6 +286,23 @@ def confidence(
     denoiser: nn.Module | str | PathLike[str] | None = None,
     run_code: bool = False,
 ) -> StudyResult: ...
+def evidence(
+    target: Run,
+    output: str | Path,
+    models: Models = None,
+    data: Data = None,
+    *,
+    progress: bool | Callable[[Progress], None] | None = None,
+    runs: str | PathLike[str] = "runs",
+    images: int = 5,
+    samples: int = 1000,
+    new_seed: int | None = None,
+    error_rate: float = 0.001,
+    fresh: bool = False,
+    batch_size: int | None = None,
+    device: str | PathLike[str] = "auto",
+    run_code: bool = False,
+) -> Evidence: ...
 def falsify(
     run: Run,
     models: Models = None,

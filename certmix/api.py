@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from certmix.assurance import Evidence
 from certmix.certification.evaluate import CertifyResult
 from certmix.certification.request import CertifyRequest
 from certmix.errors import ParameterError, RunError, check_choice, warn
@@ -31,8 +32,8 @@ from certmix.verification.request import FalsifyRequest, VerifyRequest
 from certmix.verification.verify import Verification
 
 __all__ = [
-    "attack", "compare_trust", "confidence", "falsify", "lipschitz", "mix_sweep", "nuts_evaluate", "nuts_fit",
-    "recertify", "report", "trade_off", "verify",
+    "attack", "compare_trust", "confidence", "evidence", "falsify", "lipschitz", "mix_sweep", "nuts_evaluate",
+    "nuts_fit", "recertify", "report", "trade_off", "verify",
 ]  # fmt: skip
 
 Run = str | Path | Result
@@ -519,6 +520,28 @@ def verify(
     request = VerifyRequest(**_given(verify, options))
     with _handed(models, data) as handed, watching(progress) as update:
         return run(_place(target), request, sources=handed, say=warn, progress=update)
+
+
+@takes(VerifyRequest, leave=("proof",))
+def evidence(
+    target: Run,
+    output: str | Path,
+    models: Models = None,
+    data: Data = None,
+    *,
+    progress: bool | Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> Evidence:
+    """Verify a run or a guarantee file, and write evidence for a safety case into a new folder.
+
+    `output` does not exist, or is empty; the rest is as for `certmix.verify`.  ``.result`` is PASSED where a
+    guarantee holds, WARNED where a run is what it says and was held against no requirement, else FAILED.
+    """
+    from certmix.assurance.pack import write_evidence
+
+    request = VerifyRequest(**_given(evidence, options))
+    with _handed(models, data) as handed, watching(progress) as update:
+        return write_evidence(_place(target), output, request, sources=handed, say=warn, progress=update)
 
 
 @takes(FalsifyRequest)

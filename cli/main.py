@@ -38,6 +38,7 @@ COMMANDS = {
     "lipschitz": ("studies", "Estimate local Lipschitz constants by search, or try a claimed one."),
     "nuts": ("nuts", "Mix nonlinearly (MixedNUTS): fit, evaluate."),
     "verify": ("verify", "Does a guarantee hold, is a run what it says?"),
+    "evidence": ("evidence", "Evidence for a safety case: statement, bill of materials, argument, proof."),
     "guarantee": ("verify", "Write a guarantee from a run, or check one."),
     "reproduce": ("certify", "Run a finished run again and show what differs."),
     "selftest": ("selftest", "Hold the papers' guarantees against this installation, in seconds."),

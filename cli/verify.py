@@ -76,11 +76,7 @@ def verify(
     judged on what was derived. RUN is the folder of a run of 'certmix
     certify', which is checked in the same way and not changed.
     """
-    if target.is_dir():
-        refuse_unused(["runs", "fresh", "batch_size"], "is for a guarantee, not for a run")
-    if asked.get("images") == 0:
-        models = ["device"] if target.is_dir() else []
-        refuse_unused(["samples", "new_seed", "error_rate", *models], "is for --resample above 0")
+    refuse_idle(target, asked)
     if format_ != "text":
         refuse_unused(["details"], "is for --format text")
     from certmix.verification.verify import unchecked
@@ -92,7 +88,7 @@ def verify(
     _write(unchecked(target, UNFINISHED), reports)  # what lies there of an earlier time says nothing of now
     try:
         with guard.last_words(report), guard.failing_closed():
-            found = isolated(_verify, target, asked) if apart else _verify(target, asked)
+            found = isolated(verified, target, asked) if apart else verified(target, asked)
     except KeyboardInterrupt as error:
         _write(unchecked(target, f"interrupted: {error}".rstrip(": ")), reports)
         raise
@@ -108,7 +104,16 @@ def verify(
     return int(found.exit_code)
 
 
-def _verify(target: Path, asked: dict[str, Any]) -> Any:
+def refuse_idle(target: Path, asked: dict[str, Any]) -> None:
+    """Refuse what has no effect on the verification of a run, or where nothing is drawn again."""
+    if target.is_dir():
+        refuse_unused(["runs", "fresh", "batch_size"], "is for a guarantee, not for a run")
+    if asked.get("images") == 0:
+        models = ["device"] if target.is_dir() else []
+        refuse_unused(["samples", "new_seed", "error_rate", *models], "is for --resample above 0")
+
+
+def verified(target: Path, asked: dict[str, Any]) -> Any:
     """Verify, with remarks and bars on stderr."""
     from certmix.verification.verify import verify
 

@@ -26,6 +26,7 @@ from typing import Literal
 from torch import nn
 
 from certmix.api import Run
+from certmix.assurance.pack import Evidence as Evidence
 from certmix.certification.evaluate import CertifyResult as CertifyResult
 from certmix.errors import CertmixWarning as CertmixWarning
 from certmix.models.mixture import MixedClassifier as MixedClassifier

@@ -74,16 +74,17 @@ def text(found: Verification, details: bool = True) -> str:
 def markdown(found: Verification) -> str:
     """Return a Markdown section with one table."""
     rows = [
-        f"| {MARKS[outcome]} | {_escaped(name)} | {_escaped(message)} |"
+        f"| {MARKS[outcome]} | {escaped(name)} | {escaped(message)} |"
         for _, name, outcome, message in _rows(found)
     ]
-    facts = "\n".join(f"- {_escaped(fact)}" for fact in _facts(found))
+    facts = "\n".join(f"- {escaped(fact)}" for fact in _facts(found))
     table = "\n".join(["|   | what | found |", "| - | --- | --- |", *rows])
-    parts = (f"## certmix verify: {_escaped(_heading(found))}", table, facts)
+    parts = (f"## certmix verify: {escaped(_heading(found))}", table, facts)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _escaped(words: str) -> str:
+def escaped(words: str) -> str:
+    """Return words of which Markdown makes nothing."""
     return re.sub(r"([\\`*_\[\]<>|#~&$@!])", r"\\\1", words)
 
 

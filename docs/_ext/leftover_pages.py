@@ -1,6 +1,7 @@
-"""Pages find their place: those that no toctree of index.md names, and files outside docs.
+"""Fills in pages that no toctree of index.md names, links to files outside docs, and tables of the code.
 
-`{leftover-pages}` in index.md stands for the former, so that no page is orphaned.
+`{leftover-pages}` in index.md stands for the first, so that no page is orphaned, and `{limits-...}` for the
+tables of certmix/assurance/limits.py.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import re
 from typing import Any
 
 from sphinx.application import Sphinx
+
+from certmix.assurance.limits import LIMITS, limits_table
 
 MARK = "{leftover-pages}"
 OUTSIDE = {"../benchmarks/README.md": "benchmarks.md", "../CONTRIBUTING.md": "contributing.md"}
@@ -25,6 +28,8 @@ def named(source: str, pages: set[str]) -> set[str]:
 def fill(app: Sphinx, page: str, source: list[str]) -> None:
     for link, inside in OUTSIDE.items():
         source[0] = source[0].replace(f"({link}", f"({inside}")
+    for about in LIMITS:
+        source[0] = source[0].replace(f"{{limits-{about}}}", limits_table(about))
     if MARK in source[0]:
         top = {name for name in app.env.found_docs if "/" not in name}
         left = sorted(top - named(source[0], top) - {page})

@@ -36,6 +36,7 @@ SMALL = {
     "selftest": "--suite margin-lemma --cases 2",
     "reproduce": "--run-code",
     "verify": "--resample 1 --run-code",
+    "evidence": "--resample 1 --run-code",
 }
 """Options that are added at the end, where they win."""
 
@@ -54,7 +55,7 @@ SMALL_NETS = (
 RIGHT = ("README.md", "ci.md", "howto-compromise.md", "howto-nuts.md", "nuts.md", "nuts-use.md")
 """Pages whose certificates, and fits, want a robust model that is right."""
 
-ANSWERS = {"audit", "falsify", "lipschitz", "verify"}
+ANSWERS = {"audit", "evidence", "falsify", "lipschitz", "verify"}
 """Commands of which exit code 1 is an answer."""
 
 NOT_HERE = {

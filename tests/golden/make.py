@@ -111,7 +111,7 @@ COMMANDS = {
         for name in (
             "", "certify", "show", "recertify", "merge", "plan", "audit", "report", "falsify", "trade-off", "compare", "attack",
             "mix-sweep", "compare-trust", "confidence", "lipschitz", "nuts", "nuts fit", "nuts evaluate",
-            "nuts study", "verify", "guarantee", "reproduce", "selftest", "train", "models",
+            "nuts study", "verify", "evidence", "guarantee", "reproduce", "selftest", "train", "models",
         )
     },
 }  # fmt: skip

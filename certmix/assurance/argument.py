@@ -1,0 +1,64 @@
+"""The argument of AMLAS stage 5 (model verification) as a Markdown stub: what is known, and boxes to sign."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from importlib.metadata import version
+from importlib.resources import files
+
+import jinja2
+
+from certmix.assurance.facts import Facts
+from certmix.assurance.in_toto import TEST_RESULT
+from certmix.tables import render
+from certmix.tables.words import summary_table
+from certmix.text import plain_decimal
+from certmix.verification.outputs import escaped, markdown
+
+FILES = {
+    "statement.json": "in-toto statement with the test result: to be signed",
+    "ml-bom.cdx.json": "CycloneDX bill of materials, with figures and their intervals",
+    "argument.md": "argument along AMLAS stage 5, with boxes to sign",
+    "verification.json": "what certmix verify found",
+    "verification.xml": "the same as JUnit",
+    "proof.json": "counts, bounds, radii and inequalities behind the table",
+    "check_proof.py": "checks the proof without certmix",
+    "report.html": "the run as a page, without pictures of inputs",
+}
+"""Files of the evidence, and what they are."""
+LETTERS = {"robust classifier": " [V]", "standard classifier": " [V]", "data": " [P]"}
+
+
+def argument_of(facts: Facts, made: Collection[str], left_out: dict[str, str]) -> str:
+    """Return the stub; `made` are the files of the evidence, and `left_out` says why others are not there."""
+    table = "" if facts.summary is None else render(summary_table(facts.summary), "markdown")
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {"escaped": escaped, "decimal": plain_decimal}
+    template = (files("certmix.assurance") / "argument.md.j2").read_text(encoding="utf-8")
+    text = environment.from_string(template).render(
+        facts=facts, files=made, left_out=left_out, named=FILES.items(), version=version("certmix"),
+        letters=LETTERS, domain=_domain(facts), judged=facts.found.judgements, predicate=TEST_RESULT,
+        blank="_" * 24, table=re.sub("^#+ ", "### ", table).rstrip(),
+        log=markdown(facts.found).partition("\n\n")[2].rstrip(),
+    )  # fmt: skip
+    return re.sub("\n{3,}", "\n\n", text)
+
+
+def _domain(facts: Facts) -> list[tuple[str, str]]:
+    """Return of which inputs, and of which changes of them, something is claimed."""
+    data, sources, count = facts.described["data"], facts.described["sources"], facts.request.images
+    names = ("resize", "crop", "standard_normalize", "robust_normalize")
+    done = [f"{name.replace('_', ' ')} {sources[name]}" for name in names if sources.get(name) is not None]
+    box, norm = data.get("input_range"), facts.summary.norm if facts.summary else "run's"
+    inputs = (
+        f"all {data['inputs']:,}" if count == "all" else f"{count:,} of {data['inputs']:,}, evenly spread"
+    )
+    return [
+        ("inputs", f"{inputs}, of {len(data['class_names'])} classes"),
+        ("values", "any" if box is None else f"from {box[0]:g} to {box[1]:g}"),
+        ("preprocessing", ", ".join(done) or "none by certmix"),
+        ("perturbations", f"all changes of an input of at most the radius in the {norm} norm"),
+    ]

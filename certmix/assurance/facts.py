@@ -1,0 +1,184 @@
+"""What the files of the evidence tell: a verification, its run and table, without what is private."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from certmix.assurance.limits import SAMPLED, Limit, limits_of
+from certmix.assurance.private import Private
+from certmix.certification.publish import show
+from certmix.certification.request import CertifyRequest, Request
+from certmix.errors import ParameterError, RunError
+from certmix.files import BULK, digest_of, read_file
+from certmix.runs.folder import DATABASE, DESCRIPTION, read_run, with_paths
+from certmix.types import Summary
+from certmix.verification.checks import SAMPLED_AGAIN, Outcome, worst
+from certmix.verification.request import VerifyRequest
+from certmix.verification.stored import load
+from certmix.verification.verify import Verification
+
+EPOCH = "SOURCE_DATE_EPOCH"
+LETTERS = {"robust": "h", "standard": "g"}
+NOT_JUDGED = "no requirement was given"
+NOT_AGAIN = "nothing was sampled or computed again (--resample 0)"
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A model, the data or a file of the run: its SHA-256 (hex), and what that is of."""
+
+    role: str
+    name: str
+    digest: str
+    of: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is told of one verification; nothing in it is private.
+
+    `summary` is None where a check failed: nobody vouches for its figures.  `guarantee` is the name and
+    SHA-256 of the file that was verified, None of a run.
+    """
+
+    found: Verification
+    how: dict[str, Any]
+    described: dict[str, Any]
+    request: Request
+    summary: Summary | None
+    artefacts: tuple[Artefact, ...]
+    guarantee: tuple[str, str] | None
+    time: str
+    private: Private
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        assert self.found.run is not None
+        return self.found.run.name
+
+    @property
+    def kind(self) -> str:
+        """How the run certifies, as in `certmix.assurance.limits`."""
+        return SAMPLED if isinstance(self.request, CertifyRequest) else self.request.certificate
+
+    @property
+    def limits(self) -> list[Limit]:
+        """What such a run does not say."""
+        return limits_of(self.kind)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why a verification that holds is not all that could be asked for."""
+        again = any(one.check in SAMPLED_AGAIN for one in self.found.checks)
+        judged = self.found.kind == "guarantee"
+        return (*(() if judged else (NOT_JUDGED,)), *(() if again else (NOT_AGAIN,)))
+
+    @property
+    def result(self) -> str:
+        """PASSED for a guarantee that holds, WARNED for what holds in spite of doubts, else FAILED."""
+        if self.found.outcome is not Outcome.HOLDS:
+            return "FAILED"
+        return "WARNED" if self.doubts else "PASSED"
+
+    @property
+    def meaning(self) -> str:
+        """What the result means, in words."""
+        if self.result == "FAILED":
+            wrong = self.names(Outcome.FAILS)
+            told = f"does not hold: {', '.join(wrong)}" if wrong else ""
+            open_ = self.names(Outcome.UNCHECKED)
+            unknown = f"could not be checked: {', '.join(open_)}" if open_ else ""
+            return f"{'; '.join(filter(None, (told, unknown)))}."
+        held = "The guarantee was verified, and every requirement and check holds."
+        if NOT_JUDGED in self.doubts:
+            held = "The run is what it says: every check holds. It was held against no requirement."
+        return f"{held} {NOT_AGAIN[0].upper()}{NOT_AGAIN[1:]}." if NOT_AGAIN in self.doubts else held
+
+    def names(self, outcome: Outcome) -> list[str]:
+        """Return the requirements and checks of an outcome, by name."""
+        judged = [str(one.requirement) for one in self.found.judgements if one.outcome is outcome]
+        return judged + [one.check for one in self.found.checks if one.outcome is outcome]
+
+
+def facts_of(found: Verification, request: VerifyRequest) -> Facts:
+    """Return what is told of a verification; RunError if no run was reached."""
+    if found.run is None:
+        told = next((one.message for one in found.checks if one.outcome is not Outcome.HOLDS), "no run")
+        raise RunError(f"{found.target} reached no run to make evidence of ({told}): mend that, and repeat")
+    run, target = found.run, Path(found.target)
+    described = read_run(run)
+    private = Private([str(found.target), str(run), request.runs, *_paths(described.get("sources"))])
+    named = replace(
+        found,
+        target=target.resolve().name,
+        run=Path(run.resolve().name),
+        checks=tuple(replace(one, message=private.text(one.message)) for one in found.checks),
+        judgements=tuple(one._replace(message=private.text(one.message)) for one in found.judgements),
+        sampling=found.sampling and found.sampling._replace(why=tuple(map(private.text, found.sampling.why))),
+    )
+    plain = private.plain({**described, "sources": with_paths(described["sources"], _last)})
+    guarantee = None if target.is_dir() else (target.name, digest_of(read_file(target)))
+    asked = request.as_dict()
+    names = ("images", "samples", "new_seed", "error_rate", "device", "run_code")
+    return Facts(
+        named, {name: asked[name] for name in names}, plain, load(run).request,
+        None if worst(found.checks) is Outcome.FAILS else _shown(run, private),
+        tuple(_artefacts(run, plain)), guarantee, _time(run), private,
+    )  # fmt: skip
+
+
+def _paths(sources: Any) -> list[str]:
+    """Return the paths that sources name."""
+    seen: list[str] = []
+
+    def note(path: str) -> str:
+        seen.append(path)
+        return path
+
+    with_paths(sources, note)
+    return seen
+
+
+def _last(path: str) -> str:
+    return os.path.basename(path.replace("\\", "/").rstrip("/"))
+
+
+def _shown(run: Path, private: Private) -> Summary:
+    """Return the table of a run, with names and notes that tell nothing private."""
+    summary = show(run)
+    texts: dict[str, Any] = {
+        name: tuple(map(private.text, value)) if isinstance(value, tuple) else private.text(value)
+        for name in ("data", "standard", "robust", "notes", "details")
+        if (value := getattr(summary, name)) is not None
+    }
+    return replace(summary, **texts)
+
+
+def _artefacts(run: Path, described: dict[str, Any]) -> Iterator[Artefact]:
+    for role in LETTERS:
+        if (model := described["models"].get(role)) is not None:
+            yield Artefact(
+                f"{role} classifier", str(model["name"]), str(model["checksum"]), "docs/models.md#checksums"
+            )
+    data = described["data"]
+    about = "type, shape and values of inputs, labels and indices (docs/data.md)"
+    yield Artefact("data", f"{data['name']}, {data['split']}", str(data["checksum"]), about)
+    for name in (DESCRIPTION, DATABASE, f"{DATABASE}-wal"):
+        if (path := run / name).is_file() and path.stat().st_size:
+            yield Artefact("run", name, digest_of(read_file(path, BULK)), "the file")
+
+
+def _time(run: Path) -> str:
+    """Return when the run was published, or what SOURCE_DATE_EPOCH says, in UTC."""
+    given = os.environ.get(EPOCH)
+    try:
+        seconds = (run / DESCRIPTION).stat().st_mtime if given is None else int(given)
+        return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        raise ParameterError(f"{EPOCH} = {given!r:.40}: give whole seconds since 1970, or unset it") from None
