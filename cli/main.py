@@ -49,7 +49,7 @@ COMMANDS = {
 
 RESUMED = (
     "certify", "attack", "mix-sweep", "compare-trust", "confidence", "lipschitz", "nuts fit", "nuts evaluate",
-    "tune", "train", "verify",
+    "tune", "train", "verify", "evidence",
 )  # fmt: skip
 """Commands that keep what they made so far, and go on with it when they are repeated."""
 

@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 SAMPLED, MARGIN, CONSTANT = "sampled", "margin", "lipschitz-constant"
+KINDS = (SAMPLED, MARGIN, CONSTANT)
 """How a run certifies: from samples, by bound propagation, from a constant that was given."""
 
 
@@ -18,7 +19,7 @@ class Limit(NamedTuple):
     what: str
     why: str
     remedy: str = ""
-    of: tuple[str, ...] = (SAMPLED, MARGIN, CONSTANT)
+    of: tuple[str, ...] = KINDS
 
 
 LIMITS: dict[str, tuple[Limit, ...]] = {
@@ -141,10 +142,10 @@ def limits_table(about: str) -> str:
 
 
 def limits_of(how: str) -> list[Limit]:
-    """Return the limits of runs that certify in this way, with links spelt as pages of the documentation."""
+    """Return the limits of runs that certify in this way, all for an unknown one; links are spelt as pages."""
 
     def spelt(text: str) -> str:
         return re.sub(r"\[([^]]*)\]\(([\w-]+\.md)[^)]*\)", r"\1 (docs/\2)", text)
 
-    every = (one for several in LIMITS.values() for one in several if how in one.of)
+    every = (one for several in LIMITS.values() for one in several if how in one.of or how not in KINDS)
     return [one._replace(why=spelt(one.why), remedy=spelt(one.remedy)) for one in every]
