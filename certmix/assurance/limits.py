@@ -142,7 +142,7 @@ def limits_table(about: str) -> str:
 
 
 def limits_of(how: str) -> list[Limit]:
-    """Return the limits of runs that certify in this way, all for an unknown one; links are spelt as pages."""
+    """Return the limits of runs that certify in this way, all for another; links are spelt as pages."""
 
     def spelt(text: str) -> str:
         return re.sub(r"\[([^]]*)\]\(([\w-]+\.md)[^)]*\)", r"\1 (docs/\2)", text)
