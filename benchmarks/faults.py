@@ -55,7 +55,7 @@ def planted(asked: argparse.Namespace) -> bool:
     """Plant faults in runs and verify them."""
     import planting
 
-    from certmix.verification.plain import interval
+    from certmix.bounds.clopper_pearson import interval
     from certmix.verification.request import VerifyRequest
 
     request = VerifyRequest(

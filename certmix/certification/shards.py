@@ -169,8 +169,7 @@ def merge(
             for key, value in facts.items():
                 run.store.put(key, value)
             remember_planned(run.store, request.images, first.planned)
-            for store, indices in merged:
-                run.store.copy(store, indices)
+            run.store.copy(merged)
             for answers in standard:
                 own_rows = np.isin(answers.indices, every)
                 cell = standard_cell(first.standard[1])

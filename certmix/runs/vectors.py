@@ -1,11 +1,14 @@
-"""How a vector of numbers is kept in a database: the name of its kind, and its bytes."""
+"""How vectors are kept in a database: each by the name of its kind and its bytes, or many in a block."""
 
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from certmix.types import IntArray
 
 DTYPES = {"int64": "<i8", "float64": "<f8", "int64 zlib": "<i8", "uint32": "<u4"}
 LONG = 512
@@ -43,3 +46,84 @@ def unpacked(dtype: Any, data: Any, wanted: str | None = None, length: int | Non
     if length is not None and len(vector) != length:
         raise ValueError(f"{len(vector)} numbers, not {length}")
     return vector
+
+
+Row = tuple[int, str, bytes]
+"""An image, and its vector as `packed_vector` gives it."""
+
+
+class Kept(NamedTuple):
+    """Vectors of images (k,), increasing, as they are kept: their kinds, bytes each has (k,), and all bytes.
+
+    ``kinds`` is one for all where they are alike.
+    """
+
+    indices: IntArray
+    kinds: str | tuple[str, ...]
+    lengths: IntArray
+    data: bytes
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Kept:
+        """Return rows together; ValueError where one is no vector of an image."""
+        for index, kind, data in rows:
+            if not isinstance(index, int) or kind not in DTYPES or not isinstance(data, bytes):
+                raise ValueError(f"of input {index} is damaged: no numbers")
+        kinds, lengths = tuple(row[1] for row in rows), [len(row[2]) for row in rows]
+        return cls(
+            np.array([row[0] for row in rows], np.int64), kinds[0] if len(set(kinds)) == 1 else kinds,
+            np.array(lengths, np.int64), b"".join([row[2] for row in rows]),
+        )  # fmt: skip
+
+    @classmethod
+    def from_block(cls, block: Any) -> Kept:
+        """Return what `as_block` gave; ValueError if it is none."""
+        first, last, kind, images, lengths, data = block
+        good = kind in DTYPES and all(isinstance(one, bytes) for one in (images, lengths, data))
+        if not good or len(images) % 8 or not len(images) or len(images) != 2 * len(lengths):
+            raise ValueError("has a block that is damaged")
+        indices = np.frombuffer(images, "<i8").astype(np.int64, copy=False)
+        sizes = np.frombuffer(lengths, "<u4").astype(np.int64)
+        if (first, last) != (indices[0], indices[-1]) or sizes.sum() != len(data):
+            raise ValueError("has a block that is damaged")
+        return cls(indices, kind, sizes, data)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Kept]) -> Kept:
+        """Return several, one after another."""
+        if not parts:
+            return cls.of([])
+        kinds = {part.kinds for part in parts}
+        return cls(
+            np.concatenate([part.indices for part in parts]),
+            kinds.pop() if len(kinds) == 1 else tuple(kind for part in parts for _, kind, _ in part.rows()),
+            np.concatenate([part.lengths for part in parts]), b"".join(part.data for part in parts),
+        )  # fmt: skip
+
+    def between(self, ends: tuple[int, int]) -> IntArray:
+        """Return those of the images that lie between two."""
+        return self.indices[(self.indices >= ends[0]) & (self.indices <= ends[1])]
+
+    def alike(self) -> Any:
+        """Return the vectors (k, w) if all are of one kind and length and not compressed, else None."""
+        if not isinstance(self.kinds, str) or self.kinds.endswith("zlib"):
+            return None
+        kind, length = np.dtype(DTYPES[self.kinds]), self.lengths[0]
+        if np.any(self.lengths != length) or not length or length % kind.itemsize:
+            return None
+        values = np.frombuffer(self.data, kind).reshape(len(self.lengths), -1)
+        return values.astype(kind.newbyteorder("="), copy=False)
+
+    def as_block(self) -> tuple[int, int, str, bytes, bytes, bytes]:
+        """Return them as a row of the database's table of blocks; they are of one kind."""
+        assert isinstance(self.kinds, str)
+        first, last = int(self.indices[0]), int(self.indices[-1])
+        lengths = self.lengths.astype("<u4").tobytes()
+        return first, last, self.kinds, self.indices.astype("<i8").tobytes(), lengths, self.data
+
+    def rows(self) -> Iterator[Row]:
+        """Yield one by one what is kept together."""
+        ends = self.lengths.cumsum()
+        kinds = [self.kinds] * len(ends) if isinstance(self.kinds, str) else self.kinds
+        places = zip(self.indices.tolist(), kinds, (ends - self.lengths).tolist(), ends.tolist(), strict=True)
+        return ((index, kind, self.data[begin:end]) for index, kind, begin, end in places)

@@ -70,28 +70,64 @@ def test_standard_outputs_are_kept_by_checksum():
     np.testing.assert_array_equal([found[5], found[7]], probabilities)
 
 
-def odd(store: Store, what: str) -> None:
-    """Change the cells, so that rows are no longer joined."""
+def laid(kept: list[ImageRecord], free: np.ndarray, how: str) -> Store:
+    """Return a store of records and of numbers of their images, kept in one of the ways there are."""
+    store = Store(None, 3)
+    store.block = 3
+    if how == "written again":  # what lies in blocks no longer counts, of every second image
+        before = [replace(r, seconds=99.0, selection=r.selection[::-1].copy()) for r in kept if r.index % 2]
+        store.write_images(before)
+        store.write("free", range(1, 20, 2), 1 - free[1::2])
+        store.gather()
+    store.write_images(kept)
+    store.write("free", range(20), free)
+    if "blocks" in how or how == "merged":
+        store.gather()
+        assert store._rows("SELECT * FROM cells") == []
+    if how in ("blocks, written in part", "blocks, gathered again"):
+        store.write_images(kept[5:11])
+        store.write("free", range(9, 14), free[9:14])
+    if how == "blocks, gathered again":
+        store.gather()
+    if how == "merged":
+        merged, half = Store(None, 3), np.array([r.index for r in kept])
+        merged.block = 3
+        for _ in range(2):  # also over what is there
+            assert merged.holds_only([(store, half[:9]), (store, half[9:])])
+            merged.copy([(store, half[:9]), (store, half[9:])])
+        assert not merged.holds_only([(store, half[:9])])
+        merged.write("free", range(20), free)
+        store.write("selection", [half[0]], [kept[0].selection + 1])
+        assert not merged.holds_only([(store, half)])
+        return merged
     store._db.executescript({
-        "joined in pieces": "",
         "other lengths": "UPDATE cells SET data = CAST(data || zeroblob(8) AS BLOB) WHERE idx = 7 AND cell = 'free'",
         "no keys": "ALTER TABLE cells RENAME TO old; CREATE TABLE cells AS SELECT * FROM old ORDER BY random()",
-    }[what])  # fmt: skip
+    }.get(how, ""))  # fmt: skip
+    return store
 
 
-@pytest.mark.parametrize("what", ["joined in pieces", "other lengths", "no keys"])
-def test_columns_hold_what_rows_do(monkeypatch, what):
-    monkeypatch.setattr("certmix.runs.store._PIECE", 3)
-    rng, store = np.random.default_rng(1), Store(None, 3)
+@pytest.mark.parametrize("how", [
+    "one by one", "blocks", "blocks, written in part", "blocks, gathered again", "written again", "merged",
+    "other lengths", "no keys",
+])  # fmt: skip
+def test_columns_hold_what_rows_do(how):
+    rng = np.random.default_rng(1)
     kept = [
         replace(record(i), seconds=i / 7, label=i % 3, places=1 + i % 2) for i in rng.permutation(20).tolist()
     ]
     kept = [replace(r, estimation={100: r.selection} if r.index % 3 else {}) for r in kept]
-    store.write_images(kept)
-    store.write("free", range(20), rng.random((20, 4)))
-    odd(store, what)
+    store = laid(kept, free := rng.random((20, 4)), how)
     index, vectors = store.column("free")
-    assert index.tolist() == list(range(20)) and isinstance(vectors, list) == (what == "other lengths")
+    assert index.tolist() == list(range(20)) and isinstance(vectors, list) == (how == "other lengths")
+    assert how == "other lengths" or np.array_equal(vectors, free)
+    assert store.known("free") == set(range(20)) and store.known("votes@100", np.array([4, 8])) == {
+        4,
+        5,
+        7,
+        8,
+    }
+    assert how == "other lengths" or np.array_equal(store.read("free", [11, 4]), free[[11, 4]])
     assert store.cells() == ["free", "input", "sampling", "scores@3", "selection", "votes@100"]
     records = store.records()
     assert records.indices.tolist() == list(range(20)) and records.selected.tolist() == [0] * 20
@@ -109,6 +145,66 @@ def test_columns_hold_what_rows_do(monkeypatch, what):
             assert list(found.scores) == [3] and found.scores.get(5) is None
     assert [r.index for r in records.of_images([9, 40, 2])] == [9, 2]
     assert records.take(np.array([7, 3, 12])).votes[100].of(np.array([0])).tolist() == [[9, 0, 1]]
+
+
+def numbers_of(store: Store) -> dict[str, list]:
+    return {cell: list(store.kept(cell).rows()) for cell in store.cells()}
+
+
+def test_gathering_that_is_stopped_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(Store, "block", 4)
+    kept = [record(i, 3 + 500 * (i > 9)) for i in range(20)]  # of two kinds, which no block holds together
+    for stop in range(1, 100):
+        store = Store(tmp_path / f"{stop}.sqlite")
+        store.write_images(kept)
+        store.write("free", range(20), np.ones((20, 4)))
+        before, commit, commits = numbers_of(store), store._commit, 0
+
+        def some(*statements, commit=commit, stop=stop):
+            nonlocal commits
+            commits += 1
+            if commits == stop:
+                raise KeyboardInterrupt
+            commit(*statements)
+
+        monkeypatch.setattr(store, "_commit", some)
+        try:
+            store.gather()
+        except KeyboardInterrupt:
+            store._db.close()
+            store = Store(tmp_path / f"{stop}.sqlite")
+        assert numbers_of(store) == before
+        store.gather()
+        assert numbers_of(store) == before
+        store.close()
+        if commits < stop:
+            break
+    assert stop > 10
+
+
+@pytest.mark.parametrize("change", [
+    "images = zeroblob(8)", "images = 'x'", "images = x'00'", "lengths = zeroblob(16)", "lengths = 7", "data = x''",
+    "dtype = 'object'", "first = first + 1", "last = 'x'", "first = -1",
+])  # fmt: skip
+def test_damaged_blocks_are_said(tmp_path, change):
+    store = Store(tmp_path / "x.sqlite")
+    store.block = 4
+    store.write("free", range(20), np.ones((20, 4)))
+    store.gather()
+    store._db.execute(f"UPDATE blocks SET {change} WHERE first = 8")
+    for read in (
+        lambda: store.column("free"),
+        lambda: store.read("free", range(20)),
+        lambda: store.known("free"),
+    ):
+        with pytest.raises(RunError, match="free has a block that is damaged"):
+            read()
+    images = np.array([7, 9, 10, 11], "<i8").tobytes()
+    store._db.execute("DELETE FROM blocks WHERE first != 4 AND last != 7")
+    store._db.execute("INSERT INTO blocks SELECT cell, 7, 11, dtype, ?, lengths, data FROM blocks", (images,))
+    with pytest.raises(RunError, match="an input is twice"):
+        store.column("free")
+    store.close()
 
 
 def test_a_missing_image_is_named():
