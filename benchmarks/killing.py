@@ -31,6 +31,10 @@ from typing import Any
 import numpy as np
 from forged import sources
 
+from certmix.runs.database import Database
+from certmix.runs.vectors import Kept
+
+Database.block = 5  # so that these small runs have blocks, too
 POINTS, SWEEP = 12, "--eps 0.2 --steps 4 --restarts 2 --images all --batch-size 4"
 MODELS = "--data points.npz --standard nets.py:linear --robust nets.py:linear"
 CERTIFY = (
@@ -62,6 +66,7 @@ LOADED = (
     "torch", "numba", "scipy.special", "matplotlib.figure", "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
 )  # fmt: skip
+BLOCKS = "SELECT cell, first, last, dtype, images, lengths, data FROM blocks"
 SECONDS = 3  # place of the seconds in a vector of the cell 'sampling'
 VARYING = {  # what differs from run to run by its nature: times, and how much of a run is of this call
     r"(^|/)(records|images)\.tsv$": rb"\d+:\d\d:\d\d(\.\d+)?",
@@ -205,6 +210,9 @@ def rows(database: Path) -> dict[tuple[Any, ...], Any]:
             shutil.copy(path, copy)
         with closing(sqlite3.connect(Path(copy, database.name))) as db, suppress(sqlite3.OperationalError):
             found |= {("fact", key): value for key, value in db.execute("SELECT key, value FROM facts")}
+            for cell, *block in db.execute(BLOCKS):
+                for index, kind, data in Kept.from_block(block).rows():
+                    found[cell, index] = (kind, data)
             for cell, index, kind, data in db.execute("SELECT cell, idx, dtype, data FROM cells"):
                 found[cell, index] = (kind, data)
     return found
