@@ -43,7 +43,7 @@ def pictures():
     return torch.from_numpy(stack(data, positions)), torch.from_numpy(data.labels[positions])
 
 
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("plain", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_shipped_models_and_their_mix_pass_in_silence(pictures, plain):
     standard, robust = (load_model(name).module for name in ("cifar10-standard", "cifar10-adversarial-linf"))
     for model in (standard, robust, MixedClassifier(standard, robust, 0.76)):

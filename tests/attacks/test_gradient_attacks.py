@@ -39,9 +39,15 @@ def clean(count, **settings):
 # ------------------------------------------------------------ against the truth
 
 
-@pytest.mark.parametrize("name, norm", PAIRS)
-@pytest.mark.parametrize("eps", [0.1, 0.9, pytest.param(4.0, marks=pytest.mark.long)])
-def test_the_optimum_of_a_linear_model_is_found_with_and_without_the_box(name, norm, eps):
+@pytest.mark.parametrize(
+    "eps, name, norm",
+    [
+        pytest.param(eps, *pair, marks=[pytest.mark.long] * (eps != 0.9 and pair[0] != "pgd"))
+        for eps in (0.1, 0.9, 4.0)
+        for pair in PAIRS
+    ],
+)
+def test_the_optimum_of_a_linear_model_is_found_with_and_without_the_box(eps, name, norm):
     weight = torch.randn(2, 7, generator=seeded(1), dtype=torch.float64)
     images = torch.rand(5, 7, generator=seeded(2), dtype=torch.float64)
     images[:, 0], images[:, 1] = 0.0, 1.0
@@ -94,15 +100,15 @@ def reference(model, images, labels, norm, eps, loss):
 @pytest.mark.parametrize("norm, eps", [("linf", 0.025), ("l2", 0.25)])
 @pytest.mark.parametrize("loss", ["cross-entropy", "dlr", "targeted-dlr"])
 def test_parity_with_the_authors_code_at_equal_budgets(norm, eps, loss):
-    model, images, labels = clean(100)
+    model, images, labels = clean(60)
     function = (
         apgd_targeted if loss == "targeted-dlr" else lambda *given, **named: apgd(*given, loss=loss, **named)
     )
     ours = function(model, images, labels, norm, eps, steps=15, generator=seeded())
     theirs = reference(model, images, labels, norm, eps, loss)
     broken, expected = (predicted(model, found) != labels for found in (ours, theirs))
-    assert 12 < expected.sum() < 90
-    assert int((broken != expected).sum()) <= 4
+    assert 7 < expected.sum() < 54
+    assert int((broken != expected).sum()) <= 2
 
 
 # --------------------------------------------------------------- every attack

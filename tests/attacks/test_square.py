@@ -32,14 +32,15 @@ def zeros(count):
     return torch.zeros(count, dtype=torch.long)
 
 
-@pytest.mark.parametrize("shape", [(48,), (6, 8), (3, 4, 4)])
+@pytest.mark.parametrize("shape", [(24,), (4, 6), (3, 2, 4)])
 def test_the_linf_optimum_of_a_linear_model_is_reached_exactly(shape):
+    weights = WEIGHTS[:24]
     x = torch.rand(2, *shape, generator=seeded(1))
-    found = square(linear(), x, zeros(2), "linf", 0.1, queries=600)
+    found = square(linear(weights), x, zeros(2), "linf", 0.1, queries=300)
     ball = make_ball(x, "linf", 0.1, (0.0, 1.0))
-    best = torch.where(WEIGHTS.view(1, *shape) > 0, ball.lower, ball.upper)
+    best = torch.where(weights.view(1, *shape) > 0, ball.lower, ball.upper)
     if len(shape) == 3:  # channels move together, so that a corner may stay out of reach
-        gained, most = ((x.double() - end.double()).flatten(1) @ WEIGHTS for end in (found, best))
+        gained, most = ((x.double() - end.double()).flatten(1) @ weights for end in (found, best))
         assert torch.all(gained > 0.98 * most)
     else:
         assert torch.equal(found, best)

@@ -146,7 +146,7 @@ def mixture(values, m, weights):
     return np.logaddexp.reduce(logs + np.log(weights))
 
 
-@pytest.mark.parametrize("n", [30, 1000])
+@pytest.mark.parametrize("n", [30, pytest.param(1000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("law", LAWS)
 def test_betting_on_sums_loses_little_against_betting_on_values(law, n):
     """What is refuted from bins is refuted by the values themselves, and nearly the converse."""

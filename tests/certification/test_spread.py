@@ -29,7 +29,7 @@ from certmix.sampling.devices import Passes
 
 CPU = torch.device("cpu")
 KINDS = {
-    "sampled": {"sigma": 0.25, "samples": 3000, "batch_size": 200},
+    "sampled": {"sigma": 0.25, "samples": 1200, "batch_size": 200},
     "margin": {"sigma": None, "certificates": ("margin",), "radii": (0.0, 0.01, 0.05, 0.1), "norm": "linf"},
     "constant": {"sigma": None, "certificates": ("lipschitz-constant",), "lipschitz_constant": 50.0},
 }
@@ -145,7 +145,7 @@ def recipe(asked, sources, loaded, batch_size=None):
     return Sampling(asked, sources, loaded, Passes(CPU, batch_size), engine, lambda message: None)
 
 
-@pytest.mark.parametrize("request_", [{"samples": 3000}, {"samples": 400, "scores": "soft"}], ids=str)
+@pytest.mark.parametrize("request_", [{"samples": 1200}, {"samples": 400, "scores": "soft"}], ids=str)
 def test_tasks_that_are_cut_short_go_on_where_they_were(problem, request_):
     """With next to no time a task is a round; records grow from task to task as in one go."""
     spread = sampling(problem, **request_)
