@@ -184,7 +184,7 @@ DRAWN: dict[str, Callable[[str], bytes]] = {
 
 EACH = ("trade-off", "probabilities", "gaps", "bars", "beta", "fronts")
 """Pictures that are drawn each time, of each module; the others are in the long suite."""
-WORDY = ("trust of nobody", "panels", "maps with holes")
+WORDY = ("trust of nobody", "panels", "maps with holes", "sweep of one", "bars")
 """Texts that are in the long suite."""
 
 
@@ -214,7 +214,8 @@ def test_the_same_text_whatever_the_users_settings(name: str) -> None:
         assert DRAWN[name]("svg") == drawn(name, "svg")
         assert matplotlib.rcParams["font.size"] == 30
     assert dict.get(matplotlib.rcParams, "backend") is before
-    assert DRAWN[name]("pdf").startswith(b"%PDF-1") and b"CreationDate" not in DRAWN[name]("pdf")
+    content = DRAWN[name]("pdf")
+    assert content.startswith(b"%PDF-1") and b"CreationDate" not in content
     with pytest.raises(ParameterError, match=r"'eps' file: let the plot's name end in \.png, \.svg or \.pdf"):
         DRAWN[name]("eps")
 
@@ -253,10 +254,9 @@ def test_figures_say_what_they_show(name: str) -> None:
 
 
 def drawn_figure(name: str, monkeypatch: pytest.MonkeyPatch, suffix: str = "svg") -> Figure:
-    """Return the figure that a plot saves."""
+    """Return the figure that a plot would save."""
     kept: list[Figure] = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (kept.append(self), save(self, *a, **k)))
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: kept.append(self))
     DRAWN[name](suffix)
     return kept[0]
 
@@ -372,7 +372,7 @@ def test_panels_form_a_grid_and_empty_groups_say_none(monkeypatch: pytest.Monkey
 # MixedNUTS
 
 
-@pytest.mark.parametrize(("count", "chosen"), [(2, 1), (40, 20)])
+@pytest.mark.parametrize(("count", "chosen"), [(2, 1), (13, 6)])
 def test_maps_have_a_panel_for_each_c_or_twelve_and_ring_the_chosen_point(
     monkeypatch: pytest.MonkeyPatch, count: int, chosen: int
 ) -> None:
