@@ -12,6 +12,7 @@ import click
 
 from certmix.certification.request import (
     CertifyRequest,
+    Enumerated,
     GivenConstant,
     Margin,
     Shard,
@@ -50,6 +51,8 @@ Examples:
   certmix certify --certificate margin --norm linf --alpha 0.76 --robust NET.json
   certmix certify --certificate lipschitz-constant --lipschitz-constant 1 \\
       --alpha 0.76 --robust nets.py:one_lipschitz
+  certmix certify --noise bands --patch 5 --alpha 0.76
+  certmix certify --noise splitting --scale 0.5 --alpha 0.76
   certmix certify --sigma 0.5 --alpha 0.76 --images all --workers 8
   certmix certify --sigma 0.5 --alpha 0.76 --images all --shard 2/16
 
@@ -68,7 +71,10 @@ COMPILE = {"auto": None, "on": True, "off": False}
 
 
 @click.command("certify", epilog=CERTIFY)
-@options(CertifyRequest, Margin, GivenConstant, Sources, required=("alpha",), certificates=OF_CERTIFICATES)
+@options(
+    CertifyRequest, Margin, GivenConstant, Enumerated, Sources, required=("alpha",),
+    certificates=OF_CERTIFICATES,
+)  # fmt: skip
 @DEVICE
 @MODEL_TIMEOUT
 @click.option("--batch-size", type=int, show_default="automatic", help="Inputs in one forward pass.")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from certmix.certification.request import CertifyRequest, GivenConstant, Request, Shard
+from certmix.certification.request import CertifyRequest, Enumerated, GivenConstant, Request, Shard
 from certmix.data import spread
 from certmix.data.scales import refuse_scale
 from certmix.errors import ModelError, RunError
@@ -26,6 +26,7 @@ from certmix.runs.cells import Progress
 from certmix.runs.engine import Engine
 from certmix.runs.sources import Loaded, Sources, load_models, load_sources
 from certmix.sampling.devices import AUTO, SAMPLED, Passes
+from certmix.sampling.enumerated import Views
 from certmix.types import IntArray
 
 PLOTTER = "matplotlib"
@@ -80,6 +81,8 @@ def robust_of(request: Request, sources: Sources) -> str | nn.Module:
         return robust if isinstance(robust, nn.Module) else resolve_robust(robust, request.sigma)
     if robust is not None:
         return robust
+    if isinstance(request, Enumerated):
+        return shipped_for(request)
     if isinstance(request, GivenConstant):
         raise ModelError("no model of known Lipschitz constant is shipped: name yours with --robust")
     for name in zoo_names():
@@ -91,11 +94,30 @@ def robust_of(request: Request, sources: Sources) -> str | nn.Module:
     )
 
 
+def shipped_for(request: Enumerated) -> str:
+    """Return the shipped model that was trained for a kind of smoothing; ModelError if there is none."""
+    trained = [(name, zoo_card(name).recipe) for name in zoo_names()]
+    own = {recipe["scale"]: name for name, recipe in trained if recipe.get("name") == request.noise}
+    if request.scale not in own:
+        there = ", ".join(f"{scale:g}" for scale in sorted(own)) or "none"
+        raise ModelError(
+            f"no model is shipped for {request.noise} of scale {request.scale:g} (shipped: {there}): use one "
+            f"of these, train one (certmix train {request.noise} --scale {request.scale:g}) or give one with "
+            "--robust"
+        )
+    return own[request.scale]
+
+
+def views_of(request: Request) -> Views | None:
+    """Return what the robust model of a request is shown, None where that is the input itself."""
+    return Views(request.noise, request.scale) if isinstance(request, Enumerated) else None
+
+
 def load(request: Request, sources: Sources, device: torch.device, say: Callable[[str], None]) -> Loaded:
     """Load data and models and check that they fit together; warnings go to `say`."""
     if isinstance(request, CertifyRequest):
         return load_sources(sources, request.sigma, device, say)
-    loaded = load_models(sources, robust_of(request, sources), device, say)
+    loaded = load_models(sources, robust_of(request, sources), device, say, views=views_of(request))
     refuse_scale(loaded.dataset, f"certificate {request.certificate}")
     return loaded
 

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from certmix.calling import backward, call_model
-from certmix.certification.describe import Recipe, robust_of
+from certmix.certification.describe import Recipe, robust_of, views_of
 from certmix.certification.proved_table import Outcomes, near_column
 from certmix.certification.request import (
     LABEL,
     ROBUST,
     DeterministicRequest,
+    Enumerated,
     GivenConstant,
     Margin,
     column_cell,
@@ -38,10 +39,11 @@ from certmix.runs.engine import Handler, Open
 from certmix.runs.opening import Named
 from certmix.runs.sources import Loaded
 from certmix.sampling.devices import full_float32
+from certmix.sampling.enumerated import Shown
 from certmix.text import floor_digits
 from certmix.types import FloatArray, IntArray
 
-BATCH = {"margin": 10, "lipschitz-constant": 100}
+BATCH = {"margin": 10, "lipschitz-constant": 100, "enumerated": 10}
 """Images that are worked on together, and kept together."""
 LOOKED_AT = 16
 """Images at which a given constant is held against the model's slope."""
@@ -57,13 +59,14 @@ class Proving(Recipe):
 
     @property
     def step(self) -> int:
-        """Images in one batch."""
-        return self.passes.batch_size or BATCH[self.request.certificate]
+        """Images that are kept together; of votes, the batch size is of what is shown of one."""
+        usual = BATCH[self.request.certificate]
+        return usual if isinstance(self.request, Enumerated) else self.passes.batch_size or usual
 
     @cached_property
     def cells(self) -> Cells:
         """What follows from the robust model."""
-        return cells_of(self.request, self.loaded, self.passes.device, self.step)
+        return cells_of(self.request, self.loaded, self.passes.device, self.step, self.passes.batch_size)
 
     def expectations(self) -> list[str]:
         """Return what cannot be shown; layers that no bound passes are refused."""
@@ -76,8 +79,11 @@ class Proving(Recipe):
         """Refuse a constant that the model refutes; return what ``run.json`` says of this request."""
         if isinstance(self.request, GivenConstant):
             self._refute(self.request, run.store)
-        indices = self.loaded.dataset.indices[self.positions]
+        indices = self.loaded.dataset.indices[self.everyone]
         remember_planned(run.store, self.request.images, indices.tolist())
+        if isinstance(self.request, Enumerated):
+            self._check_views()
+            return self.described()
         return self.described(batch_size=self.step)
 
     def standard(self, model: LoadedModel) -> Cell:
@@ -88,6 +94,16 @@ class Proving(Recipe):
         """Return which images lack any figure."""
         return self.cells.todo(store, self.positions, self.elsewhere)
 
+    def _check_views(self) -> None:
+        """Refuse inputs that the kind says nothing of, as far as some tell, and a model that mixes cases."""
+        shown, dataset = self.loaded.robust.module, self.loaded.dataset
+        assert isinstance(shown, Shown)
+        looked = self.positions[:: max(1, len(self.positions) // LOOKED_AT)]
+        images = torch.from_numpy(stack(dataset, looked)).to(self.passes.device)
+        shown.views.refuse(images, dataset.name)
+        with full_float32():
+            shown.check(images[0], self.passes.batch_size, self.loaded.robust.name)
+
     def look_at(self, found: Outcomes) -> None:
         """Point out a robust model near chance."""
         right, total = int((found.robust == found.labels).sum()), len(found.labels)
@@ -96,8 +112,11 @@ class Proving(Recipe):
 
     def elsewhere(self) -> Open:
         """Return what makes, in another process, a handler of the same data and model."""
-        named = Named.of(self.sources, robust_of(self.request, self.sources), self.loaded, self.passes.device)
-        return partial(_load, self.request, named, self.step)
+        views = views_of(self.request)
+        named = Named.of(
+            self.sources, robust_of(self.request, self.sources), self.loaded, self.passes.device, views=views
+        )
+        return partial(_load, self.request, named, self.step, self.passes.batch_size)
 
     @full_float32()
     def _refute(self, request: GivenConstant, store: Store) -> None:
@@ -139,9 +158,13 @@ class Proving(Recipe):
             store.put(key, repr(slope))
 
 
-def cells_of(request: DeterministicRequest, loaded: Loaded, device: torch.device, step: int) -> Cells:
+def cells_of(
+    request: DeterministicRequest, loaded: Loaded, device: torch.device, step: int, together: int | None
+) -> Cells:
     """Return the cells that follow from the robust model; its layers are compared with it on some images."""
     cells = [Cell(ROBUST, partial(_logits, loaded.robust))]
+    if isinstance(request, Enumerated):
+        cells = [Cell(request.cell, partial(_ballots, loaded.robust, together))]
     if isinstance(request, Margin):
         checked = torch.from_numpy(stack(loaded.dataset, spread(len(loaded.dataset), CHECKED)))
         graph = build_graph(loaded.robust.module, checked)
@@ -151,10 +174,22 @@ def cells_of(request: DeterministicRequest, loaded: Loaded, device: torch.device
     return Cells(cells, loaded.dataset, device, step)
 
 
-def _load(request: DeterministicRequest, named: Named, step: int, device: str) -> Handler:
+def _load(
+    request: DeterministicRequest, named: Named, step: int, together: int | None, device: str
+) -> Handler:
     """Return what works in another process, which loads data and robust model itself."""
     chosen = torch.device(device)
-    return cells_of(request, named.load(chosen), chosen, step).handler()
+    return cells_of(request, named.load(chosen), chosen, step, together).handler()
+
+
+def _ballots(model: LoadedModel, together: int | None, batch: Batch) -> IntArray:
+    """Return the answer to each case of each image, (m, n)."""
+    shown, found = model.module, []
+    assert isinstance(shown, Shown)
+    for index, image in zip(batch.indices.tolist(), batch.images, strict=True):
+        shown.views.refuse(image, f"input {index}")
+        found.append(shown.ballots(image, together, model.name).cpu().numpy())
+    return np.stack(found)
 
 
 def _logits(model: LoadedModel, batch: Batch) -> FloatArray:

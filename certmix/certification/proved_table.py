@@ -13,16 +13,21 @@ from certmix.certification.request import (
     LABEL,
     ROBUST,
     DeterministicRequest,
+    Enumerated,
     Margin,
     column_cell,
     margin_cell,
     needed_cells,
     standard_logits,
 )
-from certmix.models.temperature import mix_shares
+from certmix.models.temperature import answer_of, mix_shares
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import CONSTANTS_OF, constant_radius, softmax_probabilities
+from certmix.radii.enumerated import EXACT, Counted, largest_radius
+from certmix.radii.splitting import offsets_of
 from certmix.runs import Store
+from certmix.sampling.ballots import LEVELS as BALLOT_LEVELS
+from certmix.sampling.ballots import level_of
 from certmix.text import plain_decimal
 from certmix.types import CertifiedRadii, FloatArray, IntArray, Status, Summary
 
@@ -38,6 +43,8 @@ def stored_outcomes(
     """Return what a store says of images; `cell` holds the standard model's logits, None without one."""
     if len(indices) == 0:
         return Outcomes(indices, labels, np.empty(0, np.int64))
+    if isinstance(request, Enumerated):
+        return _counted_outcomes(request, store, indices, labels, cell)
     logits = store.read(ROBUST, indices.tolist())
     standard = mixed = None
     if cell is not None:
@@ -48,10 +55,33 @@ def stored_outcomes(
     return Outcomes(indices, labels, logits.argmax(1), standard, mixed, radii)
 
 
+def counted(request: Enumerated, store: Store, indices: IntArray) -> Counted:
+    """Return the votes of stored images behind the request's gate."""
+    ballots = store.read(request.cell, indices.tolist()).astype(np.int64)
+    sure = ballots % BALLOT_LEVELS >= level_of(request.gate)
+    return Counted.of(np.where(sure, ballots // BALLOT_LEVELS, -1), store.classes or 0)
+
+
+def _counted_outcomes(
+    request: Enumerated, store: Store, indices: IntArray, labels: IntArray, cell: str | None
+) -> Outcomes:
+    held, standard, mixed = counted(request, store, indices), None, None
+    if cell is not None:
+        g = softmax_probabilities(store.read(cell, indices.tolist()))
+        shares = mix_shares(g, held.shares, request.alpha, request.standard_temperature)
+        standard, mixed = g.argmax(1), answer_of(shares)
+    rows = [(row.certificate, row.alpha) for row in request.rows()]
+    radii = held.radii(request.noise, request.scale, rows)
+    return Outcomes(indices, labels, held.selected, standard, mixed, tuple(radii))
+
+
 def stored_radii(
     request: DeterministicRequest, store: Store, indices: IntArray, alpha: float
 ) -> CertifiedRadii:
     """Return the radii of stored images, by index."""
+    if isinstance(request, Enumerated):
+        held = counted(request, store, indices)
+        return held.radii(request.noise, request.scale, [(EXACT, alpha)])[0]
     if request.certificate == "margin":
         stored = store.read(margin_cell(alpha), indices.tolist())
         radius, status = stored[:, 0].copy(), stored[:, 1].astype(np.int64)
@@ -64,6 +94,13 @@ def stored_radii(
         logits, slack = store.read(ROBUST, indices.tolist()), margin_slack_of(alpha)
         radius, status = constant_radius(logits, alpha, *request.given, margin_slack=slack)
     return CertifiedRadii(request.certificate, request.norm, float("nan"), alpha, radius, status)
+
+
+def stored_classes(request: DeterministicRequest, store: Store, indices: IntArray) -> IntArray:
+    """Return the class of h for each of stored images, -1 for none."""
+    if isinstance(request, Enumerated):
+        return counted(request, store, indices).selected
+    return store.read(ROBUST, indices.tolist()).argmax(1).astype(np.int64)
 
 
 def near_column(request: Margin, radius: FloatArray, column: float) -> NDArray[np.bool_]:
@@ -86,7 +123,7 @@ def evaluate_proved(
     images = len(indices)
     labels = store.read(LABEL, indices.tolist()).reshape(-1).astype(np.int64)
     found = stored_outcomes(request, store, indices, labels, cell)
-    largest = [request.max_radius] * 2 if isinstance(request, Margin) else []
+    largest = largest_radii(request, held_votes(request, store))
     rows, curves = tabulate(found, request.rows(), request.radii, largest=largest) if images else ((), ())
     abstained = int(np.sum(found.radii[0].status == Status.ABSTAIN)) if images else None
     first, *details = _notes(request, found, described["data"]["input_range"])
@@ -99,7 +136,26 @@ def evaluate_proved(
     return Evaluation(summary, curves, found)
 
 
+def held_votes(request: DeterministicRequest, store: Store) -> int:
+    """Return how many votes each image of a run has; 0 of runs without votes."""
+    if not isinstance(request, Enumerated):
+        return 0
+    some = sorted(store.known(request.cell))[:1]
+    return int(store.read(request.cell, some).shape[1]) if some else 0
+
+
+def largest_radii(request: DeterministicRequest, votes: int) -> list[float]:
+    """Return the radius of each row that no image could exceed; none where there is no such."""
+    if isinstance(request, Margin):
+        return [request.max_radius] * 2
+    if not isinstance(request, Enumerated) or not votes:
+        return []
+    return [largest_radius(request.noise, request.scale, votes, row.alpha) for row in request.rows()]
+
+
 def _notes(request: DeterministicRequest, found: Outcomes, box: tuple[float, float] | None) -> list[str]:
+    if isinstance(request, Enumerated):
+        return _enumerated_notes(request)
     if request.certificate == "lipschitz-constant":
         constant, what = request.given
         return [
@@ -122,9 +178,26 @@ def _notes(request: DeterministicRequest, found: Outcomes, box: tuple[float, flo
     return notes
 
 
+def _enumerated_notes(request: Enumerated) -> list[str]:
+    if request.noise == "bands":
+        width = int(request.scale)
+        first = (
+            f"Each vote is of {width} neighbouring columns; a patch of m x m pixels, anywhere in the image "
+            f"and of any content, meets m + {width - 1} of the bands."
+        )
+    else:
+        count = offsets_of(request.scale)
+        first = (
+            f"All {count:,} offsets are gone through (lambda = {plain_decimal(count / 510)}): the ball holds "
+            "the 8-bit images at this distance, and nothing is said of others."
+        )
+    exact = "Votes are whole numbers and alpha the decimal that it prints as; ties count against the class."
+    return [first, exact]
+
+
 def radii_by_image(found: Outcomes) -> dict[str, dict[str, str]]:
     """Return label, class and radii of each image by index, in full; radius 0 where nothing is certified."""
     heading = ("label", "predict", "radius_robust", "radius_mixed")
-    columns = [found.indices, found.labels, found.robust, *(radii.radius for radii in found.radii)]
+    columns = [found.indices, found.labels, found.robust, *(radii.radius for radii in found.radii[:2])]
     rows = ([repr(value.item()) for value in row] for row in zip(*columns, strict=True))
     return {index: dict(zip(heading, values, strict=True)) for index, *values in rows}

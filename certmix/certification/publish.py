@@ -21,7 +21,7 @@ from certmix.certification.evaluate import (
 )
 from certmix.certification.fronts import fronts_of
 from certmix.certification.proved_table import evaluate_proved, radii_by_image
-from certmix.certification.request import KINDS, CertifyRequest, Request, Shard, needed_cells
+from certmix.certification.request import KINDS, CertifyRequest, Enumerated, Request, Shard, needed_cells
 from certmix.certification.stored import LOG, data_of, images_of, named, planned_images
 from certmix.data.scales import about_scale
 from certmix.errors import CertmixError, RunError
@@ -219,7 +219,10 @@ def repeat_command(folder: Path, described: dict[str, Any]) -> str:
     """Return the command that a run's description stands for, without what is as by default."""
     request: Any = settings(KINDS[_study(described)], described["request"])
     words = ["certmix", "certify", *arguments(request)]
-    if not isinstance(request, CertifyRequest) and "--certificate" not in words:
+    if isinstance(request, Enumerated):  # its kind says so
+        at = words.index("--certificate")
+        del words[at : at + 2]
+    elif not isinstance(request, CertifyRequest) and "--certificate" not in words:
         words += ["--certificate", request.certificate]  # of the command, another is the default
     if isinstance(named := described.get("sources"), dict):
         told = {**named, "split": named_split(named.get("split")), "run_code": False}

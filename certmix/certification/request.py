@@ -15,6 +15,9 @@ from certmix.errors import ParameterError, check_choice, check_number
 from certmix.models.temperature import check_temperature
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.radii._checks import CONSTANTS_OF
+from certmix.radii.enumerated import ENUMERATIONS, EXACT, THEOREM, Enumeration, largest_radius
+from certmix.radii.splitting import LEVELS as LEVELS_8BIT
+from certmix.radii.splitting import offsets_of
 from certmix.runs.settings import (
     DERIVED,
     Count,
@@ -464,12 +467,73 @@ class GivenConstant(Proved, frozen=True):
         return {}
 
 
-DeterministicRequest = Margin | GivenConstant
-Request = CertifyRequest | Margin | GivenConstant
+class Enumerated(Proved, frozen=True):
+    """A robust classifier by votes on all cases of an input: no samples, and no failure probability."""
+
+    certificate: Annotated[Literal["enumerated"], Option("")] = "enumerated"
+    noise: Annotated[str, Option("Kind of smoothing.", choices=ENUMERATIONS)] = DERIVED
+    scale: Annotated[Positive, Option("splitting: lambda; bands: columns.")] = DERIVED
+    images: Sampled = 100
+    patch: Annotated[Count, Option("bands: the largest patch of the table, in pixels a side.")] = 5
+    radii: Radii = DERIVED
+    gate: Annotated[float, Option("Least largest probability of a vote that counts.", check=checked_gate)] = (
+        0.0
+    )
+    standard_temperature: StandardTemperature = 1.0
+
+    def usual(self, name: str) -> Any:
+        """Return the scale of the shipped models, and columns up to what votes that all agree reach."""
+        if name == "noise":
+            raise ParameterError(f"no kind of smoothing is named: give --noise {' or '.join(ENUMERATIONS)}")
+        if name == "scale":
+            return self.kind.scale
+        if self.noise == "bands":
+            return tuple(map(float, range(1, self.patch + 1)))
+        most = largest_radius(self.noise, self.scale, offsets_of(self.scale), 1.0) * LEVELS_8BIT
+        return tuple(radius / LEVELS_8BIT for radius in usual_radii(max(most, 1.0)))
+
+    def check(self) -> None:
+        """Refuse patches that are no whole number of pixels, and such settings of another kind."""
+        if self.noise == "bands" and not all(radius.is_integer() and radius > 0 for radius in self.radii):
+            raise ParameterError(f"radii = {list(self.radii)}: of bands they are whole numbers of pixels")
+        if self.noise == "bands" and not self.scale.is_integer():
+            raise ParameterError(f"scale = {self.scale:g}: bands are so many whole columns wide: give 4, say")
+
+    @property
+    def kind(self) -> Enumeration:
+        """The kind of smoothing."""
+        return ENUMERATIONS[self.noise]
+
+    @property
+    def norm(self) -> str:
+        """The norm of the radii."""
+        return self.kind.norm
+
+    @property
+    def cell(self) -> str:
+        """The cell of the ballots of all cases."""
+        return f"ballots, {self.noise}, scale {self.scale!r}"
+
+    def rows(self) -> list[Row]:
+        """Return the rows of the table, h alone first."""
+        mixed = (EXACT, THEOREM)
+        return [
+            Row("robust", EXACT, 1.0, self.gate),
+            *(Row("mixed", name, self.alpha, self.gate, self.standard_temperature) for name in mixed),
+        ]
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the votes depend on besides data and h, whatever alpha, gate and columns are."""
+        return {"noise": self.noise, "scale": self.scale}
+
+
+DeterministicRequest = Margin | GivenConstant | Enumerated
+Request = CertifyRequest | Margin | GivenConstant | Enumerated
 KINDS: dict[str, type[Settings]] = {
     "certify": CertifyRequest,
     "certify-margin": Margin,
     "certify-lipschitz-constant": GivenConstant,
+    "certify-enumerated": Enumerated,
 }
 """What is asked of a run, by its study."""
 
@@ -479,7 +543,15 @@ def request_of(given: dict[str, Any], refuse: Callable[[Iterable[str], str], Non
     named = given.get("certificates", tuple(CERTIFICATES))
     certificates = (named,) if isinstance(named, str) else tuple(named)
     kind: Any = CertifyRequest
-    if draws_no_samples(certificates, given.get("norm"), given.get("sigma")):
+    what = f"certificate {(*certificates, 'exact')[0]}"
+    if (noise := str(given.get("noise"))) in ENUMERATIONS:
+        kind, what = Enumerated, f"{noise}, of which every case is gone through"
+        if norm_name(given.pop("norm", None)) not in (None, ENUMERATIONS[noise].norm):
+            raise ParameterError(f"{noise} gives radii in {ENUMERATIONS[noise].norm} alone: leave --norm out")
+        refuse(["compiled", "feature_scale"], f"is not for {what}")
+        refuse(["patch"] * (noise != "bands"), "is for --noise bands")
+        refuse(["patch"] * ("radii" in given), "is the last of the columns, which --radii names, or")
+    elif draws_no_samples(certificates, given.get("norm"), given.get("sigma")):
         kind = Margin if certificates[0] == "margin" else GivenConstant
         del given["certificates"]
         refuse(["compiled", "shard", "feature_scale"], f"is not for certificate {certificates[0]}")
@@ -490,7 +562,7 @@ def request_of(given: dict[str, Any], refuse: Callable[[Iterable[str], str], Non
                 refuse([name], f"is for --{other} {' or '.join(filter(None, values))}")
     (asked,) = divide(given, kind)
     others = {name for other in KINDS.values() for name in other.__struct_fields__}
-    refuse(sorted(others & given.keys()), f"is not for certificate {(*certificates, 'exact')[0]}")
+    refuse(sorted(others & given.keys()), f"is not for {what}")
     made: Request = kind(**asked)
     return made
 
@@ -516,6 +588,8 @@ def column_cell(alpha: float, radius: float) -> str:
 
 def needed_cells(request: DeterministicRequest) -> list[str]:
     """Return the cells that follow from the robust model, but for columns near a radius."""
+    if isinstance(request, Enumerated):
+        return [request.cell]
     margins = [margin_cell(alpha) for alpha in request.weights()] if request.certificate == "margin" else []
     return [ROBUST, *margins]
 

@@ -16,6 +16,7 @@ from certmix.certification.proved import Proving
 from certmix.certification.publish import derive, is_finished, publish
 from certmix.certification.request import (
     CertifyRequest,
+    Enumerated,
     GivenConstant,
     Margin,
     Request,
@@ -69,7 +70,7 @@ def asked(models: Any, data: Any, given: dict[str, Any]) -> tuple[Request, Sourc
     return request_of(given, lambda names, why: refuse(given, names, why.replace("--", ""))), sources
 
 
-@takes(CertifyRequest, Margin, GivenConstant, Sources, EngineChoice, leave=("certificate",))
+@takes(CertifyRequest, Margin, GivenConstant, Enumerated, Sources, EngineChoice, leave=("certificate",))
 def certify(
     models: Models = None,
     data: Data = None,

@@ -13,12 +13,19 @@ from numpy.typing import NDArray
 
 from certmix.certification.evaluate import SETTLED, CertifyResult, bound_records
 from certmix.certification.publish import derive, publish
-from certmix.certification.request import CertifyRequest, Shard
-from certmix.certification.stored import data_of, named, planned_images, remember_planned, request_of
+from certmix.certification.request import LABEL, CertifyRequest, Enumerated, Shard, standard_logits
+from certmix.certification.stored import (
+    data_of,
+    is_enumerated,
+    named,
+    planned_images,
+    remember_planned,
+    request_of,
+)
 from certmix.errors import ParameterError, RunError
-from certmix.runs import Identity, Run, Store, default_folder, read_run
+from certmix.runs import Identity, Run, Store, StudyIdentity, default_folder, read_run
 from certmix.runs.behaviour import logits_key, same_logits
-from certmix.runs.folder import DATABASE
+from certmix.runs.folder import CERTIFY, DATABASE
 from certmix.runs.records import Records, having, pieces
 from certmix.runs.settings import from_json
 from certmix.runs.store import standard_cell
@@ -38,7 +45,7 @@ class Part:
 
     folder: Path
     description: dict[str, Any]
-    request: CertifyRequest
+    request: CertifyRequest | Enumerated
     shard: Shard
     store: Store
     planned: list[int]
@@ -49,15 +56,32 @@ class Part:
         model = self.description["models"]["standard"]
         return ("none", "") if model is None else (model["name"], model["checksum"])
 
+    @property
+    def identity(self) -> Identity | StudyIdentity:
+        """What the numbers depend on; a run of votes on all cases has no label here."""
+        stored = self.description["identity"]
+        if isinstance(self.request, CertifyRequest):
+            return Identity(**stored)
+        parts = {name: value for name, value in stored.items() if name != "study"}
+        names = [self.description[role]["name"] for role in ("data",)]
+        names.append(self.description["models"]["robust"]["name"])
+        label = "-".join([*names, *map(str, self.request.identity().values())][:4])
+        return StudyIdentity(str(stored["study"]), label, parts)
+
 
 def read_part(folder: Path) -> Part:
     """Return what a shard's folder holds, RunError if it is none; its database stays open."""
-    description = read_run(folder, "certify")
-    request = request_of(description, folder)
+    counted = is_enumerated(folder)
+    description = read_run(folder, None if counted else CERTIFY)
+    request: CertifyRequest | Enumerated
     try:
+        request = (
+            from_json(Enumerated, description["request"]) if counted else request_of(description, folder)
+        )
         shard = from_json(Shard, description["shard"])
         _, classes = data_of(description)
-        from_json(Identity, description["identity"])
+        if not counted:
+            from_json(Identity, description["identity"])
         for described in (description["data"], *description["models"].values()):
             named(described)
         if not {"standard", "robust"} <= set(description["models"]):
@@ -84,10 +108,10 @@ def read_part(folder: Path) -> Part:
 def agree(first: Part, other: Part) -> None:
     """Refuse two folders that are not shards of one request: RunError, which says in what they differ."""
     where = f"{first.folder} and {other.folder} are not shards of one run: "
-    differences = Identity(**first.description["identity"]).differences(other.description["identity"])
+    differences = first.identity.differences(other.description["identity"])
     if differences:
         told = f"{where}{'; '.join(differences)}".replace("asked", "here")
-        mixed = first.request.precision != other.request.precision
+        mixed = getattr(first.request, "precision", "") != getattr(other.request, "precision", "")
         raise RunError(told + ": do one of them again with the other's --precision" * mixed)
     one, two = first.request.as_dict(), other.request.as_dict()
     differences = [f"{key} is {one[key]} and {two[key]}" for key in one if one[key] != two[key]]
@@ -137,8 +161,10 @@ def merge(
             parts.append(read_part(Path(one)))
             opened.callback(parts[-1].store.close)
             agree(parts[0], parts[-1])
-        joined = _joined(parts)
-        _refuse_gaps(parts, joined)
+        sampled = isinstance(parts[0].request, CertifyRequest)
+        joined = _joined(parts) if sampled else []
+        owners = {} if sampled else _owners(parts)
+        _refuse_gaps(parts, set(owners) if not sampled else _finished(parts[0].request, joined))
         for what in ("versions", "device_name", "batch_size", "compiled"):
             found = {str(part.description.get(what)) for part in parts}
             if len(found) > 1:
@@ -147,14 +173,14 @@ def merge(
                     "merged run is valid, but one machine alone may count a few votes otherwise"
                 )
         first = parts[0]
-        identity, request = Identity(**first.description["identity"]), first.request
+        identity, request = first.identity, first.request
         folder = default_folder(identity) if output is None else Path(output)
         if any(folder.resolve() == part.folder.resolve() for part in parts):
             raise ParameterError(f"{folder} is one of the shards: name another --output")
         facts, merged = _facts(parts), [(store, records.indices) for store, records in joined]
-        every = np.concatenate([indices for _, indices in merged])
+        every = np.concatenate([np.empty(0, np.int64), *(indices for _, indices in merged)])
         # all is read before anything is written
-        standard = [part.store.standard(first.standard[1]) for part in parts]
+        standard = [part.store.standard(first.standard[1]) for part in parts if sampled]
         # The first shard's description, with where each shard was done instead of where it was.
         done = [{key: part.description.get(key) for key in DONE} for part in parts]
         gone = ("shard", "engine", "identity", "format_version")
@@ -162,14 +188,21 @@ def merge(
         own["merged"] = done
         with Run(folder, identity, first.store.classes, fresh=fresh, say=say) as run:
             asked = run.described().get("request", own["request"])
-            if not (asked == own["request"] and run.store.holds_only(merged)):  # else a merge goes on
+            same = run.store.holds_only(merged) if sampled else _holds_only(run.store, parts, owners)
+            if not (asked == own["request"] and same):  # else a merge goes on
                 raise RunError(
                     f"{folder} holds a run already: name another --output, or use --fresh to start over"
                 )
             for key, value in facts.items():
                 run.store.put(key, value)
             remember_planned(run.store, request.images, first.planned)
-            run.store.copy(merged)
+if merged:
+                run.store.copy(merged)
+            for part in parts:
+                for cell in part.store.cells() if owners else ():
+                    held = sorted(i for i in part.store.known(cell) if owners.get(i) is part)
+                    if held:
+                        run.store.write(cell, held, part.store.read(cell, held))
             for answers in standard:
                 own_rows = np.isin(answers.indices, every)
                 cell = standard_cell(first.standard[1])
@@ -178,6 +211,43 @@ def merge(
             evaluation = derive(request, run.store, own)
             publish(run, request, evaluation)
             return CertifyResult(evaluation, folder)
+
+
+def _owners(parts: Sequence[Part]) -> dict[int, Part]:
+    """Return which part gives each image of votes on all cases; RunError where two have other votes."""
+    found: dict[int, Part] = {}
+    for part in parts:
+        assert isinstance(part.request, Enumerated)
+        wanted, cell = [part.request.cell, LABEL], part.request.cell
+        wanted += [standard_logits(part.standard[1])] if part.standard[1] else []
+        done = set.intersection(*map(part.store.known, wanted)) & set(part.planned)
+        for index in sorted(done):
+            if (before := found.setdefault(index, part)) is part:
+                continue
+            if not np.array_equal(before.store.read(cell, [index]), part.store.read(cell, [index])):
+                raise _differing(before, part, index)
+    return found
+
+
+def _holds_only(store: Store, parts: Sequence[Part], owners: dict[int, Part]) -> bool:
+    """Whether all votes that a store holds are those of the parts."""
+    (cell,) = {part.request.cell for part in parts if isinstance(part.request, Enumerated)}
+    return all(
+        index in owners and np.array_equal(store.read(cell, [index]), owners[index].store.read(cell, [index]))
+        for index in store.known(cell)
+    )
+
+
+def _finished(request: CertifyRequest | Enumerated, joined: Sequence[tuple[Store, Records]]) -> set[int]:
+    assert isinstance(request, CertifyRequest)
+    return {index for _, one in joined for index in bound_records(one, request).records.indices.tolist()}
+
+
+def _differing(one: Part, other: Part, index: int) -> RunError:
+    return RunError(
+        f"{one.folder} and {other.folder} hold different counts of input {index}: leave one of the two out, "
+        "or do its shard again with --fresh"
+    )
 
 
 def _facts(parts: Sequence[Part]) -> dict[str, str]:
@@ -219,10 +289,7 @@ def _joined(parts: Sequence[Part]) -> list[tuple[Store, Records]]:
                 continue
             first, second = before.of_images(both), own.of_images(both)
             if (bad := np.flatnonzero(_differ(first, second))).size:
-                raise RunError(
-                    f"{origin.folder} and {part.folder} hold different counts of input {both[bad[0]]}: leave "
-                    "one of the two out, or do its shard again with --fresh"
-                )
+                raise _differing(origin, part, int(both[bad[0]]))
             more = second.drawn > first.drawn
             found[place] = origin, before.take(np.flatnonzero(~np.isin(before.indices, both[more])))
             own = own.take(np.flatnonzero(~np.isin(own.indices, both[~more])))
@@ -254,10 +321,9 @@ def _same(one: Ballots, other: Ballots) -> bool:
     return np.array_equal(one.as_vector(), other.as_vector())
 
 
-def _refuse_gaps(parts: Sequence[Part], joined: Sequence[tuple[Store, Records]]) -> None:
+def _refuse_gaps(parts: Sequence[Part], done: set[int]) -> None:
     """Refuse to merge while images are missing, or want more samples; say which shards to finish."""
-    request, planned, of = parts[0].request, parts[0].planned, parts[0].shard.of
-    done = {index for _, one in joined for index in bound_records(one, request).records.indices.tolist()}
+    planned, of = parts[0].planned, parts[0].shard.of
     missing = [(place, index) for place, index in enumerate(planned) if index not in done]
     if not missing:
         return

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,11 +26,13 @@ from certmix.certification.evaluate import (
     mean_interval,
     table_row,
 )
-from certmix.certification.request import DETERMINISTIC, CertifyRequest, usual_radii
+from certmix.certification.proved_table import evaluate_proved
+from certmix.certification.request import DETERMINISTIC, CertifyRequest, Enumerated, usual_radii
 from certmix.data.scales import about_scale
 from certmix.errors import ParameterError, RunError
 from certmix.files import parse_json
 from certmix.radii import CERTIFICATES, certify_radii, margin_slack_of
+from certmix.radii.enumerated import EXACT
 from certmix.runs import Store, read_run
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of
 from certmix.runs.logs import ClassCounts, Extent, PublishedLog, distinct_rows, expected_rows, read_published
@@ -524,6 +526,8 @@ def recertified(
         usual = {"alpha": 1.0, "certificates": named, "radii": _columns_of(stored), "goal": "fixed"}
         return _tabulate(stored, CertifyRequest(stored.sigma, **{**usual, **given}))
     refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected, rows=rows)
+    if is_enumerated(Path(source)):
+        return _recounted(Path(source), {**given, **({} if sigma is None else {"sigma": sigma})})
     run = open_run(Path(source), sigma, ballots=bool({"gate", "tuned"} & given.keys()))
     request = run.request.replace(**given)
     notes, details = expectations(request, run.classes)
@@ -537,6 +541,46 @@ def recertified(
     about = {name: run.about[name] for name in ("data", "robust", "standard")}
     about |= about_scale(run.about["settings"], request.radii, notes, [*details, NOT_CHECKED])
     return evaluate(run.records, run.probabilities, request, run.planned, bounded=seen, **about)
+
+
+RECOUNTED = ("alpha", "radii", "gate", "standard_temperature")
+"""What may be other of a run of votes on all cases."""
+
+
+def is_enumerated(folder: Path) -> bool:
+    """Whether a folder holds a run of votes on all cases."""
+    identity = read_run(folder)["identity"]
+    return isinstance(identity, dict) and identity.get("study") == f"{CERTIFY}-{EXACT}"
+
+
+@contextmanager
+def open_enumerated(folder: Path) -> Iterator[tuple[Enumerated, Store, dict[str, Any]]]:
+    """Open a run of votes on all cases: request, numbers and what it says; RunError if it cannot be."""
+    described = read_run(folder)
+    try:
+        request = from_json(Enumerated, described["request"])
+        _, classes = data_of(described)
+    except (KeyError, TypeError) as error:
+        raise _lacks(folder, error) from None
+    with closing(Store(folder / DATABASE, classes, read_only=True)) as store:
+        yield request, store, described
+
+
+def _recounted(folder: Path, given: dict[str, Any]) -> Evaluation:
+    """Return the table of a run of votes on all cases, with other settings."""
+    for name in given.keys() - set(RECOUNTED):
+        raise ParameterError(
+            f"{name.replace('_', ' ')} = {given[name]}: {folder} has all votes of each input, and one "
+            f"certificate that follows: leave it out"
+        )
+    with open_enumerated(folder) as (request, store, described):
+        names = {role: named(model)[0] for role, model in described["models"].items()}
+        about = {**names, "data": named(described["data"])[0]}
+        found = evaluate_proved(
+            request.replace(**given), store, planned_images(store, request.images), described, **about
+        )
+    summary = replace(found.summary, details=(*found.summary.details, NOT_CHECKED))
+    return replace(found, summary=summary)
 
 
 def _columns_of(stored: Stored) -> tuple[float, ...]:

@@ -196,21 +196,26 @@ class Denoiser(nn.Module):
 
 
 class BandNet(nn.Module):
-    """A residual net of the shown columns alone: a forward pass costs as much as these columns do.
+    """A residual net of the shown columns alone: a forward pass costs no more than these columns do.
 
-    It takes images whose last channel is 1 where a pixel is shown, in whole neighbouring columns, as many in
-    each image, and 0 elsewhere, as `certmix.sampling.bands` makes them.  `stages` are (channels, stride) of
-    its blocks; what it learns of each column's place is added to its stem.
+    It takes images whose last channel is 1 where a pixel is shown, in whole neighbouring columns, and 0
+    elsewhere, as `certmix.sampling.bands` makes them, and looks at `width` columns from the first on, which
+    its weights tell.  `stages` are (channels, stride) of its blocks; what it learns of each column's place is
+    added to its stem.
     """
+
+    width: Tensor
 
     def __init__(
         self,
-        stages: tuple[tuple[int, Stride], ...] = ((48, 1), (96, (2, 1)), (96, 1), (192, 2)),
+        stages: tuple[tuple[int, Stride], ...] = ((64, (2, 1)), (128, 2), (128, 1)),
         classes: int = 10,
         columns: int = 32,
+        width: int = 4,
     ) -> None:
         super().__init__()
         channels = stages[0][0]
+        self.register_buffer("width", torch.tensor(width))
         self.normalize = Normalize(CIFAR10_MEAN, CIFAR10_STD)
         self.stem, self.norm = _convolution(3, channels, (2, 1)), nn.BatchNorm2d(channels)
         self.place = nn.Embedding(columns, channels)
@@ -225,8 +230,7 @@ class BandNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         shown = images[:, -1, 0, :] > 0.5
         first = (shown & ~shown.roll(1, 1)).to(torch.uint8).argmax(1)  # 0 where every column is shown
-        width = int(shown[:1].sum())
-        columns = (first[:, None] + torch.arange(width, device=images.device)) % images.shape[-1]
+        columns = (first[:, None] + torch.arange(int(self.width), device=images.device)) % images.shape[-1]
         taken = columns[:, None, None, :].expand(-1, images.shape[1] - 1, images.shape[2], -1)
         cut = self.normalize(images[:, :-1].gather(3, taken))
         x = self.norm(self.stem(cut)) + self.place(columns).transpose(1, 2)[:, :, None, :]

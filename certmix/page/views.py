@@ -346,7 +346,13 @@ def _figures(runs: Sequence[tuple[str, Certified]]) -> Table:
             clean = None if told is None else EstimatedAccuracy(round(told * images), images, NO_ENDS)
             mean = mean_radius(row, norm=norm)
             rows.append((*_named(name, found, k), *shares, mean, clean))
-    headings = ("run", "certificate", *(symbols(radius_heading(r)) for r in columns), "mean radius", "clean")
+    headings = (
+        "run",
+        "certificate",
+        *(symbols(radius_heading(r, norm)) for r in columns),
+        "mean radius",
+        "clean",
+    )
     title = f"Certified accuracy (%) at {NORMS.get(norm, norm)} radius, h alone and the mix of each run"
     return Table("comparison", title, "", headings, tuple(rows))
 

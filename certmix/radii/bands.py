@@ -7,8 +7,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from certmix.errors import ParameterError
 from certmix.radii.counted import counts_of, rival_margins
 from certmix.types import IntArray
+
+
+def check_width(width: float, columns: int) -> int:
+    """Return the number of bands, which is that of the columns; ParameterError for a width that is none."""
+    if not (float(width).is_integer() and 1 <= width <= columns):
+        raise ParameterError(
+            f"scale = {width:g}: bands are 1 to {columns} whole columns wide, of as many in these images"
+        )
+    return columns
 
 
 def bands_met(size: int, columns: int, width: int) -> int:

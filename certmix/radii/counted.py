@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 
 from certmix.radii import margin_slack_of
-from certmix.types import IntArray, Status
+from certmix.types import IntArray
 
 
 def votes_ahead(alpha: float, votes: int) -> int:
@@ -55,9 +55,3 @@ def rival_margins(counts: IntArray, selected: IntArray) -> IntArray:
 def sizes(margins: IntArray, alpha: float, votes: int) -> IntArray:
     """Return the largest t (m,) at which `margins` (m, t + 1) suffice at alpha; -1 where not even 0 does."""
     return np.asarray((margins >= votes_ahead(alpha, votes)).sum(1) - 1, np.int64)
-
-
-def statuses_of(selected: IntArray, size: IntArray) -> IntArray:
-    """Return the status of each input: abstained without a class, certified at a size > 0."""
-    found = np.where(size > 0, Status.CERTIFIED, Status.NOT_CERTIFIED)
-    return np.where(selected < 0, Status.ABSTAIN, found).astype(np.int64)

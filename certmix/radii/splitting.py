@@ -12,6 +12,14 @@ import numpy as np
 from certmix.radii.counted import counts_of, rival_margins
 from certmix.types import IntArray
 
+LEVELS = 255
+"""Steps of an 8-bit value."""
+
+
+def offsets_of(scale: float) -> int:
+    """Return how many offsets there are for lambda: the whole number nearest to 2 lambda 255, at least 1."""
+    return max(1, round(2 * LEVELS * scale))
+
 
 def splitting_margins(votes: IntArray, selected: IntArray, classes: int) -> IntArray:
     """Return the least n_y - n_i, (m, t), at l1 distance t/255, t = 0 .. n/2, from votes (m, n).

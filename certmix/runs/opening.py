@@ -15,6 +15,7 @@ from certmix.errors import RunError
 from certmix.runs.behaviour import hold, like, probe, refuse_changed
 from certmix.runs.folder import Identity, Run, StudyIdentity, default_folder
 from certmix.runs.sources import Loaded, Sources, absolute, load_models
+from certmix.sampling.enumerated import Views
 
 
 @contextmanager
@@ -64,6 +65,7 @@ class Named:
     robust: str | nn.Module
     checksums: dict[str, str]
     logits: str
+    views: Views | None = None
 
     @classmethod
     def of(
@@ -73,20 +75,21 @@ class Named:
         loaded: Loaded,
         device: torch.device | str = "cpu",
         sigma: float | None = None,
+        views: Views | None = None,
     ) -> Named:
-        """Return what names data and robust model, whose inputs have noise `sigma` or none, of a driver."""
+        """Return what names data and robust model, whose inputs have noise `sigma`, or none, of a driver."""
         shown = absolute(sources.as_dict())
         found = {key: shown[key] for key in shown if isinstance(shown[key], str) or key.endswith("_files")}
         named = sources.replace(**{**found, "split": sources.split, "standard": None})
         if isinstance(robust, str) and named.robust is not None:
             robust = named.robust
         logits = probe(loaded.robust, loaded.dataset, device, sigma)
-        return cls(named, robust, _checksums(loaded), logits)
+        return cls(named, robust, _checksums(loaded), logits, views)
 
     def load(self, device: torch.device) -> Loaded:
         """Load them, on one thread and without the standard model; RunError if they are not the driver's."""
         torch.set_num_threads(1)
-        loaded = load_models(self.sources, self.robust, device, lambda message: None)
+        loaded = load_models(self.sources, self.robust, device, lambda message: None, views=self.views)
         for what, found in _checksums(loaded).items():
             if found != self.checksums[what]:
                 raise RunError(

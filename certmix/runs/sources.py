@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from certmix.models.spec import LoadedModel
+    from certmix.sampling.enumerated import Views
 else:
 
     class Module:
@@ -414,11 +415,13 @@ def load_models(
     device: torch.device,
     say: Callable[[str], None],
     dataset: Dataset | None = None,
+    *,
+    views: Views | None = None,
 ) -> Loaded:
     """Load data, the robust model `robust_spec` and the standard model, and check that they fit together.
 
-    `dataset` is given where it is loaded already; `say` receives warnings.  DataError, ModelError or
-    ParameterError if something cannot be loaded or does not fit.
+    `dataset` is given where it is loaded already; `say` receives warnings, and `views` are what the robust
+    model is shown.  DataError, ModelError or ParameterError if something cannot be loaded or does not fit.
     """
     from certmix.models.spec import behind, load_model, wrap_model
 
@@ -438,7 +441,16 @@ def load_models(
             found[role] = wrap_model(given, device=device, **how)
         if role == "robust" and sources.denoiser is not None:
             found[role] = behind(sources.denoiser, found[role], device=device, say=say)
+        if role == "robust" and views is not None:
+            found[role] = shown_by(found[role], views)
     return Loaded(_fit(dataset, found, device, say), found.get("standard"), found["robust"])
+
+
+def shown_by(model: LoadedModel, views: Views) -> LoadedModel:
+    """Return a base model behind the views of a kind of smoothing."""
+    from certmix.sampling.enumerated import Shown
+
+    return replace(model, module=Shown(model.module, views))
 
 
 def load_data(sources: Sources) -> Dataset:

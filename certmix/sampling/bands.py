@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def bands(images: Tensor, first: Tensor, width: int) -> Tensor:
-    """Return images (m, c, rows, columns) as seen: (m, c + 1, ...), bands from columns (m,)"""
+    """Return images (m, c, rows, columns) as seen: (m, c + 1, ...), bands from columns (m,)."""
     columns = images.shape[-1]
     place = torch.arange(columns, device=images.device)
     shown = (place - first.to(images.device)[:, None]) % columns < width

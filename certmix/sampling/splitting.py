@@ -11,14 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-LEVELS = 255
+from certmix.radii.splitting import LEVELS, offsets_of
+
 _AXES = (0xC13FA9A9, 0x91E10DA5, 0x61C88647, 0x3C6EF372)
 """Steps of v / N along the axes, the last first, in 2^-32: nearby thresholds differ as much as can be."""
-
-
-def offsets_of(scale: float) -> int:
-    """Return how many offsets there are for lambda: the whole number nearest to 2 lambda 255, at least 1."""
-    return max(1, round(2 * LEVELS * scale))
 
 
 def fixed_offsets(shape: tuple[int, ...], count: int) -> Tensor:

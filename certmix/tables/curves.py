@@ -27,6 +27,7 @@ from certmix.tables.figure import (
 from certmix.tables.formats import write_files
 from certmix.tables.words import (
     DETERMINISTIC,
+    PATCH,
     certificate_label,
     classifier_label,
     radius_heading,
@@ -176,7 +177,7 @@ def curve_plot(
 def _certified_axes(axes: Axes, end: float, sign: str) -> None:
     axes.set(
         xlim=(0, end), ylim=(0, 102), yticks=range(0, 101, 20), ylabel="certified accuracy (%)",
-        xlabel=f"{sign} radius (units of the input)",
+        xlabel="side of a patch, in pixels" if sign == PATCH else f"{sign} radius (units of the input)",
     )  # fmt: skip
     tidy(axes)
 

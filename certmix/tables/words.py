@@ -12,14 +12,19 @@ from certmix.tables.table import Cell, Quantity, Share, Table
 from certmix.text import accuracy, as_given, known, plain_decimal
 from certmix.types import CertifiedAccuracy, Curve, Summary
 
-DETERMINISTIC = ("margin", "lipschitz-constant")
+DETERMINISTIC = ("margin", "lipschitz-constant", "enumerated", "enumerated-lipschitz")
 """Certificates that draw no samples: no noise level, and nothing that could fail by chance."""
 
-_LABELS = {"margin": "margin (verified)", "lipschitz-constant": "lipschitz-constant (given)"}
+_LABELS = {
+    "margin": "margin (verified)", "lipschitz-constant": "lipschitz-constant (given)",
+    "enumerated": "exact (all cases)", "enumerated-lipschitz": "lipschitz (all cases)",
+}  # fmt: skip
 
 _MEANINGS = {
     "margin": "Lemma 3.2 with margins of h that are verified by bound propagation; no samples.",
     "lipschitz-constant": "Theorem 3.5 with a constant that was given, not verified; no samples.",
+    "enumerated": "What votes on all cases of an input prove; no samples; no larger one follows from them.",
+    "enumerated-lipschitz": "Theorem 3.5 from these votes, with the least constant of all inputs.",
 }
 
 
@@ -63,9 +68,15 @@ def certificate_label(certificate: str) -> str:
     return _LABELS.get(certificate) or one_line(certificate)
 
 
-def radius_heading(radius: float) -> str:
-    """Return a column's heading: ``> 0`` (a radius of 0 certifies nothing), ``>= 0.25`` or ``>= 8/255``."""
+def radius_heading(radius: float, norm: str = "l2") -> str:
+    """Return a column's heading: ``> 0`` (a radius of 0 certifies nothing), ``>= 0.25``, or ``5 x 5``."""
+    if norm == PATCH:
+        return f"{radius:g} x {radius:g}"
     return "> 0" if radius == 0 else f">= {as_given(radius)}"
+
+
+PATCH = "patch"
+"""The norm of certificates against patches: radii are their sides, in pixels."""
 
 
 def deterministic(summary: Summary) -> bool:
@@ -105,6 +116,12 @@ _MEANS = (
 MOST_NOTES = 5  # lines under a certified-accuracy table; the rest are details
 
 
+def _within(summary: Summary) -> str:
+    if summary.norm == PATCH:
+        return "wherever such a patch lies and whatever it shows"
+    return f"within the {summary.norm} radius"
+
+
 def notes(summary: Summary, open_: bool) -> tuple[list[str], list[str]]:
     """Return the notes of a table and its details; `open_` says whether one of its figures is a range."""
     delta, proved = summary.failure_probability, deterministic(summary)
@@ -113,7 +130,7 @@ def notes(summary: Summary, open_: bool) -> tuple[list[str], list[str]]:
         *map(one_line, summary.notes),
         "Certified, given the constant: right, and proved to stay so up to the radius."
         if any(row.certificate == "lipschitz-constant" for row in summary.rows)
-        else f"Certified: right, and proved to stay so within the {summary.norm} radius, whatever g is.",
+        else f"Certified: right, and proved to stay so {_within(summary)}, whatever g is.",
         "Nothing is left to chance: no samples are drawn."
         if proved
         else f"Each certificate fails with probability {fails}, each row by itself.",
@@ -190,14 +207,16 @@ def summary_table(summary: Summary) -> Table:
     groups = [(name, len(list(of_group))) for name, of_group in groupby(named)]
     planned = "" if summary.planned_images is None else f" of {summary.planned_images:,} planned"
     rows, standard = _rows(summary), summary.clean_accuracy.standard
+    patches, columns = summary.norm == PATCH, [radius_heading(r, summary.norm) for r in summary.radii]
+    at = "against patches" if patches else f"at {summary.norm} radius"
     short, details = notes(
         summary, any(getattr(cell, "most", None) is not None for row in rows for cell in row)
     )
     return Table(
         name="certified-accuracy",
-        title=f"Certified accuracy (%) at {summary.norm} radius, with its 95 % interval over inputs",
+        title=f"Certified accuracy (%) {at}, with its 95 % interval over inputs",
         settings=settings(summary),
-        headings=("certificate", "clean", *map(radius_heading, summary.radii), "mean radius"),
+        headings=("certificate", "clean", *columns, "mean size" if patches else "mean radius"),
         rows=tuple(rows),
         notes=tuple(short),
         details=tuple(details),

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from certmix.errors import ParameterError, RunError
 from certmix.files import BULK, read_file, write_atomically
-from certmix.models.architectures import DENOISER, ConvNet, Denoiser, build
+from certmix.models.architectures import DENOISER, BandNet, ConvNet, Denoiser, build
 from certmix.models.weights import hash_state, load_tensors
 from certmix.models.zoo import load_zoo
 from certmix.training.objectives import OBJECTIVES
@@ -87,6 +87,8 @@ def train(
         model = build(recipe.architecture, classes) if recipe.start is None else _begun(recipe, classes)
     if isinstance(model, ConvNet) and recipe.start is None:
         model.whiten(images[:5000] / 255.0)
+    if isinstance(model, BandNet):
+        model.width.fill_(int(recipe.scale))
     if isinstance(model, Denoiser):
         model.fit_filter(images[:1000] / 255.0, recipe.noise_sigma, torch.Generator().manual_seed(seed))
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -12,7 +12,7 @@ import numpy as np
 from certmix import guard
 from certmix.certification.describe import identity_of, in_one_precision, load
 from certmix.certification.evaluate import CertifyResult
-from certmix.certification.request import CertifyRequest, GivenConstant, Margin
+from certmix.certification.request import CertifyRequest, Enumerated, GivenConstant, Margin
 from certmix.certification.run import asked, run_certify
 from certmix.errors import ModelError, ParameterError, describe, warn
 from certmix.models.given import as_they_were
@@ -71,7 +71,7 @@ def certify_given(
     return result
 
 
-@takes(certify_given, CertifyRequest, Margin, GivenConstant, Sources, leave=("certificates",))
+@takes(certify_given, CertifyRequest, Margin, GivenConstant, Enumerated, Sources, leave=("certificates",))
 def assert_certified(
     models: Models = None,
     data: Data = None,

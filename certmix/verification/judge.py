@@ -16,9 +16,16 @@ from numpy.typing import NDArray
 from certmix.bounds import betting, clopper_pearson
 from certmix.certification import request as requests
 from certmix.certification.evaluate import Evaluation, Outcomes, ceilings, evaluate, mean_below, tabulate
-from certmix.certification.proved_table import clean_accuracy, stored_outcomes
+from certmix.certification.proved_table import clean_accuracy, largest_radii, stored_outcomes
 from certmix.certification.publish import refuse_unfinished
-from certmix.certification.request import ROBUST, CertifyRequest, DeterministicRequest, Margin, Request
+from certmix.certification.request import (
+    ROBUST,
+    CertifyRequest,
+    DeterministicRequest,
+    Enumerated,
+    Margin,
+    Request,
+)
 from certmix.certification.request import Row as Asked
 from certmix.data import spread
 from certmix.errors import CertmixError, ParameterError, RunError
@@ -26,6 +33,7 @@ from certmix.files import digest_of, write_atomically
 from certmix.runs.folder import DESCRIPTION
 from certmix.runs.records import Answers, Records
 from certmix.runs.sources import Sources, absolute, load_data
+from certmix.sampling.ballots import LEVELS
 from certmix.sampling.schedule import looks
 from certmix.text import floor_digits
 from certmix.types import CertifiedAccuracy, CleanAccuracy, Dataset, FloatArray, IntArray, Status
@@ -120,9 +128,41 @@ def _sampled(run: Run, request: CertifyRequest, records: Records) -> Derived:
     return Derived(found, right, every.summary.rows, every.summary.clean_accuracy, every, faults)
 
 
+def _counted(run: Run, request: Enumerated, indices: IntArray, labels: IntArray) -> Derived:
+    """Derive a run of votes on all cases; each radius is proved once more, by every rival and every patch."""
+    ballots = np.stack([run.cells[request.cell][index] for index in indices.tolist()]).astype(np.int64)
+    if (odd := ((ballots < 0) | (ballots >= run.classes * LEVELS)).any(1)).any():
+        index = int(indices[odd][0])
+        raise NothingFollowsError("radii", index, f"input {index}: an answer that no class can give")
+    votes = np.where(ballots % LEVELS >= round(request.gate * LEVELS), ballots // LEVELS, -1)
+    shares = np.stack([(votes == label).mean(1) for label in range(run.classes)], 1)
+    right = _right(run, indices, shares, labels, request.rows()[1], logits=True)
+    cell = requests.standard_logits(str(run.standard_checksum)) if "standard" in right else None
+    with closing(opened(run.folder, run.classes)) as store:
+        found = stored_outcomes(request, store, indices, labels, cell)
+    largest = largest_radii(request, votes.shape[1])
+    tables, unit = tabulate(found, request.rows(), request.radii, largest=largest)[0], request.kind.per_unit
+    known: dict[Any, bool] = {}
+    for row, radii in zip(request.rows(), found.radii, strict=True):
+        for index, own, label, radius in zip(
+            indices.tolist(), votes.tolist(), found.robust.tolist(), radii.radius.tolist(), strict=True
+        ):
+            claim = tuple(own), label, row.alpha, round(radius * unit)
+            if radius > 0 and claim not in known:
+                known[claim] = plain.holds_counted(
+                    request.noise, own, label, int(request.scale), claim[-1], row.alpha
+                )
+            if radius > 0 and not known[claim]:
+                told = f"input {index}, alpha {row.alpha:g}: its votes do not prove radius {radius!r}"
+                raise NothingFollowsError("radii", index, told)
+    return Derived(found, right, tables, clean_accuracy(found), None, Faults())
+
+
 def _proved(run: Run, request: DeterministicRequest, indices: IntArray, labels: IntArray) -> Derived:
+    if isinstance(request, Enumerated):
+        return _counted(run, request, indices, labels)
     logits = np.stack([run.cells[ROBUST][index] for index in indices.tolist()])
-    right = _right(run, indices, _softmax(logits), labels, request.rows()[1], softmax=True)
+    right = _right(run, indices, _softmax(logits), labels, request.rows()[1], logits=True)
     cell = requests.standard_logits(str(run.standard_checksum)) if "standard" in right else None
     with closing(opened(run.folder)) as store:
         found = stored_outcomes(request, store, indices, labels, cell)
@@ -175,13 +215,13 @@ def _softmax(logits: FloatArray) -> FloatArray:
 
 
 def _right(
-    run: Run, indices: IntArray, h: FloatArray, labels: IntArray, row: Asked, *, softmax: bool = False
+    run: Run, indices: IntArray, h: FloatArray, labels: IntArray, row: Asked, *, logits: bool = False
 ) -> dict[str, NDArray[np.bool_]]:
     """Which inputs the classifiers of a row get right; only h is known without g's outputs."""
     right = {"robust": (h.argmax(1) == labels) & (h.max(1) > 0)} if row.classifier != "gated" else {}
     g = Answers.of(run.standard).rows(indices)
     if run.standard_checksum is not None and g is not None:
-        g = _softmax(g) if softmax else g
+        g = _softmax(g) if logits else g
         mixed = (1 - row.alpha) * plain.sharpened(g, row.temperature) + row.alpha * h
         name = "mixed" if row.classifier == "robust" else row.classifier
         answered = (mixed.argmax(1) == labels) & (mixed.max(1) > 0)  # h alone may abstain
@@ -274,6 +314,8 @@ def write_proof(folder: Path, path: Path) -> CheckResult:
 
 
 def _what_is_proved(request: Request, found: Derived) -> str:
+    if isinstance(request, Enumerated):
+        return "radii follow from the votes on all cases, by every rival and every place, in fractions"
     if found.numbers is None:
         return "radii are those that were verified by bound propagation, and no larger"
     of = (
@@ -335,6 +377,9 @@ def figures_of(run: Run, wanted: Sequence[int], labels: IntArray) -> Figures:
     else:  # of a given constant they have no largest value: the last column stands for it
         most = request.max_radius if request.certificate == "margin" else request.radii[-1]
         largest = dict.fromkeys(radii, most)
+        if isinstance(request, Enumerated):
+            reach = largest_radii(request, next(iter(run.cells[request.cell].values())).size)
+            largest = {row.classifier: most for row, most in zip(request.rows(), reach, strict=True)}
     return Figures(found.found.indices, found.right, radii, largest)
 
 

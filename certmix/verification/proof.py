@@ -17,7 +17,7 @@ from certmix.bounds.layers import LAYERS, bound_layers, layer_means
 from certmix.bounds.means import own_values, rival_values
 from certmix.bounds.statistics import BIN_STEPS, BINS, SCALE, ScoreStatistics
 from certmix.certification.evaluate import Evaluation, Outcomes, View
-from certmix.certification.request import CertifyRequest, Margin, Request
+from certmix.certification.request import CertifyRequest, Enumerated, Margin, Request
 from certmix.errors import ParameterError
 from certmix.files import digest_of
 from certmix.radii import CERTIFICATES
@@ -84,6 +84,8 @@ def proof_of(
     """
     if numbers is None:
         told = "certificate margin is proved by bound propagation, which certmix verify does again"
+        if isinstance(request, Enumerated):
+            told = "votes on all cases need no bound: certmix verify decides their certificates in fractions"
         raise ParameterError(f"{told}: only runs of sampled certificates and given constants have a file")
     radii = np.stack([each.radius for each in found.radii]).T.tolist()
     common = zip(found.indices.tolist(), found.labels.tolist(), radii, strict=True)
@@ -98,7 +100,7 @@ def proof_of(
         names = {*map(request.bound_at, request.gates)}
     else:
         assert isinstance(numbers, np.ndarray)
-        assert not isinstance(request, Margin)
+        assert not isinstance(request, Margin | Enumerated)
         over, under = request.given[0].as_integer_ratio()
         sigma, delta, shares, views = f"{under}/{over}", 1.0, {}, [0.0]
         rests_on, names, layered = _of_logits(numbers), set(), f"constant of {request.given[1]}"

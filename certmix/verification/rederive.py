@@ -18,7 +18,7 @@ from certmix.bounds import BOUNDS
 from certmix.certification import publish
 from certmix.certification.describe import PLOTTER
 from certmix.certification.published import differences
-from certmix.certification.request import ROBUST, CertifyRequest
+from certmix.certification.request import ROBUST, CertifyRequest, Enumerated
 from certmix.errors import CertmixError, ParameterError
 from certmix.files import digest_of
 from certmix.models.spec import LoadedModel
@@ -28,6 +28,7 @@ from certmix.runs.folder import NOISE_VERSION
 from certmix.runs.records import Answers, Records, having, places_of
 from certmix.runs.sources import Loaded
 from certmix.sampling import resolve_device
+from certmix.sampling.ballots import LEVELS
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
 from certmix.sampling.noise import STREAMS, NoiseKey
@@ -274,6 +275,11 @@ def check_numbers(run: Run, data: Dataset | None) -> list[CheckResult]:
         for index, values in rows.items()
         if values.shape != (run.classes,) or not np.isfinite(values).all()
     ]
+    if isinstance(request, Enumerated):
+        held, most = run.cells.get(request.cell, {}), run.classes * LEVELS
+        wrong = [i for i, told in held.items() if not np.isin(told, np.arange(most)).all()]
+        faults += [(i, f"input {i}: an answer that no class can give") for i in wrong]
+        return [judged("answers", faults, f"{len(held):,} inputs have answers to all of their cases")]
     return [judged("logits", faults, f"{len(run.cells.get(ROBUST, {})):,} inputs have finite logits")]
 
 

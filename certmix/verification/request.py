@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from certmix.certification.request import NORMS_OF, checked_gate
 from certmix.radii import CERTIFICATES, check_alpha
+from certmix.radii.enumerated import EXACT
 from certmix.runs.settings import Count, Images, Option, Settings, Share
 from certmix.runs.sources import RUN_CODE
 
@@ -71,7 +72,7 @@ class FalsifyRequest(Settings, frozen=True):
         Option("Mixing weight of the radii; 1 is h alone.", shown="the run's", check=check_alpha),
     ] = None
     certificate: Annotated[
-        str | None, Option("Whose radii.", choices=(*CERTIFICATES, *NORMS_OF), shown="the run's first")
+        str | None, Option("Whose radii.", choices=(*CERTIFICATES, *NORMS_OF, EXACT), shown="the run's first")
     ] = None
     steps: Annotated[Count, Option("Steps of the search.")] = 20
     copies: Annotated[

@@ -19,7 +19,7 @@ from certmix.bounds.statistics import BIN_STEPS, BINS, SCALE
 from certmix.calling import call_model
 from certmix.certification.evaluate import evaluate
 from certmix.certification.proved_table import stored_outcomes
-from certmix.certification.request import CertifyRequest, DeterministicRequest, Margin
+from certmix.certification.request import CertifyRequest, DeterministicRequest, Enumerated, Margin
 from certmix.errors import ParameterError, RunError
 from certmix.margins.propagation import margin_lower
 from certmix.radii import margin_slack_of
@@ -28,6 +28,7 @@ from certmix.runs import ImageRecord
 from certmix.sampling import Sampler, looks, resolve_device
 from certmix.sampling.ballots import LEVELS, Ballots
 from certmix.sampling.devices import full_float32
+from certmix.sampling.enumerated import Shown
 from certmix.sampling.packing import Draw, Part
 from certmix.sampling.rows import ballots_of
 from certmix.types import Dataset, FloatArray, IntArray
@@ -128,6 +129,8 @@ def choose_images(weights: Mapping[int, float], count: int, seed: int) -> list[i
 @full_float32()
 def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
     """Every radius of the chosen images must be verified, or be what fresh logits give but for rounding."""
+    if isinstance(request, Enumerated):
+        return _cases_again(again, request)
     indices, faults = np.array(list(again.places)[: again.asked.images], np.int64), Faults()
     labels = again.dataset.labels[[again.places[index] for index in indices.tolist()]]
     with closing(opened(again.run.folder)) as store:
@@ -163,6 +166,33 @@ def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
     how = "verified by bound propagation" if isinstance(request, Margin) else "what fresh logits give"
     about = f"of {len(indices)} inputs, chosen by seed {again.new_seed}"
     return judged(SAMPLED_AGAIN[2], faults, f"all radii {about}, are {how}")
+
+
+def _cases_again(again: Again, request: Enumerated) -> CheckResult:
+    """Every answer of the chosen images must be what the model says of that case again, but for rounding."""
+    indices, faults, shown = list(again.places)[: again.asked.images], Faults(), again.module
+    assert isinstance(shown, Shown)
+    together = again.run.description.get("batch_size")
+    if together is not None and not (is_whole(together) and 1 <= together < 1 << 20):
+        raise RunError(f"{again.run.folder}: batch size {together!r} is none: restore the run")
+    moved = 0
+    for done, index in enumerate(indices, 1):
+        logits = shown.logits(again.input(index).to(again.device), together)
+        stored, fresh = again.run.cells[request.cell][index], ballots_of(logits).cpu().numpy()
+        classes = stored.astype(np.int64) // LEVELS
+        values = logits.double().cpu().numpy()
+        lead = values.max(1) - values[np.arange(len(values)), classes.clip(0, values.shape[1] - 1)]
+        near = lead <= 4 * CLOSE_LOGITS * (1 + np.abs(values).max())
+        sure = np.exp(-np.log(np.exp(values - values.max(1, keepdims=True)).sum(1)))
+        level = np.abs(sure * LEVELS - (stored % LEVELS) - 0.5) <= 0.5 + LEVELS * 1e-3
+        wrong = np.flatnonzero(~(near & level))
+        if len(wrong):
+            told = f"{len(wrong)} of {len(stored)} answers are not what the model gives again"
+            faults.append((index, f"input {index}: {told}"))
+        moved += int((stored != fresh).sum())
+        again.report(done, len(indices))
+    about = f"of {len(indices)} inputs, chosen by seed {again.new_seed}: {moved} differ within rounding"
+    return judged(SAMPLED_AGAIN[2], faults, f"the answers to all cases {about}")
 
 
 # Sampled runs: which samples are drawn again.

@@ -22,8 +22,9 @@ from certmix.runs import ImageRecord, Store, read_run
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of
 from certmix.runs.records import Look, Records, having, pieces, places_of
 from certmix.runs.settings import settings
-from certmix.runs.sources import Sources, load_data, with_classes
+from certmix.runs.sources import Sources, load_data, shown_by, with_classes
 from certmix.sampling.ballots import LEVELS
+from certmix.sampling.enumerated import Views
 from certmix.types import Dataset, FloatArray, IntArray
 
 ROLES = ("robust", "standard")
@@ -282,6 +283,9 @@ def reload(
             )  # fmt: skip
         except CertmixError as error:
             problems[role] = str(error)
+    robust, asked = loaded["robust"], description["request"]
+    if robust is not None and asked.get("certificate") == requests.EXACT:
+        loaded["robust"] = shown_by(robust, Views(asked["noise"], asked["scale"]))
     if dataset is not None:  # as the models that it was certified with tell them apart
         dataset = with_classes(dataset, len(description["data"]["class_names"]))
     return Reloaded(dataset, loaded, problems)

@@ -20,10 +20,12 @@ from certmix.calling import backward, call_model
 from certmix.margins.local_search import float64_twin
 from certmix.sampling import Sampler
 from certmix.sampling.devices import full_float32
+from certmix.sampling.enumerated import Shown, Views
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
 from certmix.sampling.packing import Draw
 from certmix.types import FloatArray, IntArray
+from certmix.verification.falsify.cases import Search, flips, lead_of, size_of, worst_point
 from certmix.verification.request import FalsifyRequest
 
 SCREENED = 200  # samples that choose among the candidates
@@ -99,7 +101,7 @@ class Claims(NamedTuple):
 
     Without noise `sigma` is None and `failure_probability`, that of one certificate, 0.  `clipped` balls are
     cut to the input range.  `run` is ``run.json``, None for claims that no run made.  Votes are counted
-    behind `gate`.
+    behind `gate`; `views` are what all votes of an input are of, where none is drawn at random.
     """
 
     certificate: str
@@ -116,6 +118,7 @@ class Claims(NamedTuple):
     clipped: bool = False
     run: dict[str, Any] | None = None
     gate: float = 0.0
+    views: Views | None = None
 
 
 class Target(NamedTuple):
@@ -166,6 +169,10 @@ def attack_claim(
 ) -> Attacked:
     """Search the ball of one certificate, and judge the worst point found."""
     image = image.to(target.device, torch.float32)
+    if claims.views is not None:
+        return judge_cases(
+            target, claims, claim, image, cases_candidate(target, claims, claim, image, request)
+        )
     if claims.sigma is None:
         points = plain_candidates(target, claims, claim, image, request)
         return judge_plain(target, claims, claim, image, points)
@@ -324,6 +331,36 @@ def plain_candidates(
             )  # fmt: skip
             found.append(points)
     return torch.cat(found)
+
+
+def cases_candidate(
+    target: Target, claims: Claims, claim: Claim, image: Tensor, request: FalsifyRequest
+) -> Tensor:
+    """Return a point within a certificate from votes on all cases where y leads least."""
+    seed = noise_seed(request.seed, claims.seed, f"search {claim.index}")
+    how = Search(
+        target.box or (float(image.min()), float(image.max())), request.steps, request.restarts,
+        torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+    shown = target.module
+    assert isinstance(shown, Shown)
+    return worst_point(shown, image, claim.predicted, claim.radius, target.classes, claims.gate, how)
+
+
+@full_float32()
+def judge_cases(target: Target, claims: Claims, claim: Claim, image: Tensor, point: Tensor) -> Attacked:
+    """Judge a point by all of its votes: nothing is left to chance or to rounding."""
+    shown = target.module
+    assert isinstance(shown, Shown)
+    lead, rival, counts = lead_of(
+        shown, point, target.classes, claims.gate, claim.predicted, target.batch_size
+    )
+    away, votes = size_of(shown.views, point, image), int(counts.sum())
+    found = away <= claim.radius and flips(lead, votes, claims.alpha)
+    kept, margin = counts if claims.gate else counts[: target.classes], lead / votes
+    return Attacked(
+        claim, rival, away, margin, margin, threshold(claims.alpha), 0, kept, found, point.cpu().numpy()
+    )
 
 
 @full_float32()

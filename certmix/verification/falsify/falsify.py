@@ -24,10 +24,11 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 from torch import Tensor
 
+from certmix.certification.describe import views_of
 from certmix.certification.evaluate import bound_records, radii_of
-from certmix.certification.proved_table import stored_radii
+from certmix.certification.proved_table import stored_classes, stored_radii
 from certmix.certification.publish import unfinished
-from certmix.certification.request import ROBUST, CertifyRequest, margin_cell
+from certmix.certification.request import ROBUST, CertifyRequest, Enumerated, margin_cell
 from certmix.data import spread
 from certmix.errors import DataError, ParameterError, RunError
 from certmix.files import digest_of, open_file, parse_json, read_arrays, read_file, write_atomically
@@ -250,7 +251,9 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
             len(records), claims, own.scores, own.score_temperature, own.precision, own.seed, run=described,
             gate=own.gate,
         )  # fmt: skip
-    if request.gate is not None:
+    if isinstance(own, Enumerated):
+        own = own.replace(gate=own.gate if request.gate is None else request.gate, alpha=alpha)
+    elif request.gate is not None:
         raise ParameterError(f"gate = {request.gate:g}: {folder} has no votes: leave --gate out")
     if request.certificate not in (None, own.certificate):
         told = f"certificate {request.certificate}: {folder} holds {own.certificate}"
@@ -259,22 +262,24 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
         there = " and ".join(f"{a:g}" for a in sorted(set(own.weights())))
         remedy = f"use one of them, or repeat certmix certify with --alpha {alpha:g}"
         raise ParameterError(f"alpha = {alpha:g}: {folder} holds radii at {there}: {remedy}")
-    stored = set(run.cells.get(ROBUST, {}))
+    stored = run.proved_images
     if own.certificate == "margin":
-        stored &= set(run.cells.get(margin_cell(alpha), {}))
+        stored = set(run.cells.get(ROBUST, {})) & set(run.cells.get(margin_cell(alpha), {}))
     indices = np.array(sorted(stored), np.int64)
     chosen = indices[spread(len(indices), request.images)] if len(indices) else indices
     claims = ()
     if len(chosen):
-        with closing(opened(folder)) as store:
+        with closing(opened(folder, run.classes)) as store:
             radii = stored_radii(own, store, chosen, alpha).radius
-        held = zip(chosen.tolist(), radii.tolist(), strict=True)
-        claims = tuple(Claim(i, int(run.cells[ROBUST][i].argmax()), t) for i, t in held if t > 0)
+            classes = stored_classes(own, store, chosen)
+        held = zip(chosen.tolist(), classes.tolist(), radii.tolist(), strict=True)
+        claims = tuple(Claim(i, y, t) for i, y, t in held if t > 0)
     clipped = (own.certificate, own.norm) == ("margin", "linf")
     clipped = clipped and described["data"].get("input_range") is not None
     return Claims(
-        own.certificate, alpha, own.norm, None, 0.0, len(chosen), claims, clipped=clipped, run=described
-    )
+        own.certificate, alpha, own.norm, None, 0.0, len(chosen), claims, clipped=clipped, run=described,
+        gate=getattr(own, "gate", 0.0), views=views_of(own),
+    )  # fmt: skip
 
 
 def _load_target(
@@ -291,7 +296,7 @@ def _load_target(
     except (KeyError, TypeError) as error:
         raise RunError(f"{run}/{DESCRIPTION} lacks {error}: only complete runs can be attacked") from None
     chosen = resolve_device(device)
-    loaded = load_models(named.replace(standard=None), robust, chosen, say)
+    loaded = load_models(named.replace(standard=None), robust, chosen, say, views=claims.views)
     data = loaded.dataset
     with closing(opened(run, data.classes)) as store:
         hold_original(run, described, store, loaded, chosen)
@@ -299,7 +304,8 @@ def _load_target(
         sums = f"(checksum {data.checksum[:12]}, {expected[:12]} there)"
         told = f"{data.name} is not the data that {run} was made with {sums}"
         raise RunError(f"{told}: restore it, or certify again")
-    batch = described.get("batch_size") if claims.sigma is not None else None
+    counted = claims.sigma is not None or claims.views is not None
+    batch = described.get("batch_size") if counted else None
     robust_model = loaded.robust.module
     return Target(robust_model, data.classes, chosen, data.input_range, batch, data.scale), data
 
@@ -349,11 +355,12 @@ def write_finding(
     """Write ``finding-IMAGE-...json`` and the ``.npz`` beside it; return the path of the first."""
     claim, identity = one.claim, (claims.run or {}).get("identity", {})
     place = os.path.relpath(Path(run).resolve(), folder.resolve())
+    counted = claims.sigma is not None or claims.views is not None
     said: dict[str, Any] = {
         "format_version": VERSION, "certmix": version("certmix"), "run": place,
         "data_checksum": identity.get("data_checksum"), "robust_checksum": identity.get("robust_checksum"),
         "image": claim.index, "predicted": claim.predicted, "certificate": claims.certificate,
-        "alpha": claims.alpha, "gate": None if claims.sigma is None else claims.gate, "norm": claims.norm,
+        "alpha": claims.alpha, "gate": claims.gate if counted else None, "norm": claims.norm,
         "sigma": claims.sigma,
         "certificate_failure_probability": claims.failure_probability,
         "certified_radius": claim.radius if math.isfinite(claim.radius) else None,
@@ -463,6 +470,9 @@ def replay(
     if image.shape != point.shape:
         raise RunError(f"{file} holds a point of another shape than input {claim.index}: restore it")
     image, point = image.to(target.device), point.to(target.device)
+    if claims.views is not None:
+        attacked = attack.judge_cases(target, claims, claim, image, point)
+        return Replay(file, attacked, None, tuple(_checks(attacked, said, None)))
     if claims.sigma is None:
         attacked = attack.judge_plain(target, claims, claim, image, point[None])
         return Replay(file, attacked, None, tuple(_checks(attacked, said, None)))
@@ -491,7 +501,7 @@ def replay(
 
 def _checks(attacked: Attacked, said: Said, seed: int | None) -> list[CheckResult]:
     """Compare the claim, the distance and the margin."""
-    claim, inside = attacked.claim, attacked.distance < attacked.claim.radius
+    claim, inside = attacked.claim, attacked.distance < attacked.claim.radius or attacked.found
     upper = "not settled" if attacked.upper is None else f"at most {attacked.upper:.6f}"
     if seed is not None:
         fresh = f"{attacked.samples:,} fresh samples, seed {seed}"

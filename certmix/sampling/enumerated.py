@@ -1,0 +1,90 @@
+"""A base model that is shown every case of an input, and its answers: votes that nothing is left out of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from certmix.calling import call_model
+from certmix.errors import DataError
+from certmix.radii.enumerated import ENUMERATIONS
+from certmix.radii.splitting import LEVELS
+from certmix.sampling.bands import bands
+from certmix.sampling.rows import ballots_of, is_independent_of_place, not_finite
+from certmix.sampling.splitting import levels_of, split
+
+TOGETHER = 256
+"""Most cases in one forward pass, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a kind of smoothing shows of inputs, at a scale; picklable."""
+
+    kind: str
+    scale: float
+
+    def count(self, shape: tuple[int, ...]) -> int:
+        """Return how many cases there are of an input; DataError or ParameterError if it has none."""
+        return ENUMERATIONS[self.kind].votes(self.scale, shape)
+
+    def of(self, inputs: Tensor, cases: Tensor) -> Tensor:
+        """Return what the base model sees of inputs (m, ...) in cases (m,); other than 8-bit are rounded."""
+        if self.kind == "bands":
+            return bands(inputs, cases, int(self.scale))
+        levels = (inputs.double() * LEVELS).round().clamp(0, LEVELS)
+        return split(levels, cases, self.count(tuple(inputs.shape[1:])))
+
+    def refuse(self, inputs: Tensor, name: str) -> None:
+        """Refuse inputs that a certificate would say nothing of: DataError."""
+        if self.kind == "splitting" and levels_of(inputs) is None:
+            raise DataError(
+                f"{name} holds values other than k/255, k = 0 to 255: splitting speaks of 8-bit images "
+                "alone: give such images, or use --noise laplace or uniform"
+            )
+
+
+class Shown(nn.Module):
+    """A base model behind the views of a kind; called by itself, it is shown one of them, the middle one."""
+
+    def __init__(self, model: nn.Module, views: Views) -> None:
+        super().__init__()
+        self.model, self.views = model, views
+        self.eval()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        count = self.views.count(tuple(inputs.shape[1:]))
+        cases = torch.full((len(inputs),), count // 2, device=inputs.device)
+        found: Tensor = self.model(self.views.of(inputs, cases))
+        return found
+
+    def batches(self, image: Tensor, together: int | None = None) -> list[Tensor]:
+        """Return what the model is shown of an image, in batches of one size: the last is filled up.
+
+        Which case stands where is the same for all images: the vote of a case is one function of what is seen
+        of it, even where a row's logits depend on its place.
+        """
+        count = self.views.count(tuple(image.shape))
+        size = min(count, together or TOGETHER)
+        cases = torch.arange(-(-count // size) * size, device=image.device) % count
+        return [self.views.of(image.expand(size, *image.shape), part) for part in cases.split(size)]
+
+    @torch.inference_mode()
+    def logits(self, image: Tensor, together: int | None = None, name: str = "the model") -> Tensor:
+        """Return the logits of each case of an image, (n, c); ModelError if one is not finite."""
+        found = torch.cat([call_model(self.model, batch, name) for batch in self.batches(image, together)])
+        if not found.isfinite().all():
+            raise not_finite()
+        return found[: self.views.count(tuple(image.shape))]
+
+    def ballots(self, image: Tensor, together: int | None = None, name: str = "the model") -> Tensor:
+        """Return the answer to each case of an image, int64 (n,), as `ballots_of` has it."""
+        return ballots_of(self.logits(image, together, name))
+
+    @torch.inference_mode()
+    def check(self, image: Tensor, together: int | None = None, name: str = "the model") -> None:
+        """Refuse a model whose answer to a case depends on the other cases of its batch: ModelError."""
+        batch = self.batches(image, together)[0]
+        is_independent_of_place(lambda rows: call_model(self.model, rows, name), batch)
