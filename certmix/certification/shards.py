@@ -196,7 +196,7 @@ def merge(
             for key, value in facts.items():
                 run.store.put(key, value)
             remember_planned(run.store, request.images, first.planned)
-if merged:
+            if merged:
                 run.store.copy(merged)
             for part in parts:
                 for cell in part.store.cells() if owners else ():

@@ -25,6 +25,7 @@ from PIL import Image
 STANDARD = {"standard", "standard_weights", "standard_normalize", "standard_outputs", "standard_files"}
 OF_MIX = STANDARD | {"standard_temperature"}
 PLAIN = {"bound_method", "arithmetic", "max_radius", "lipschitz_constant", "constant_of"}
+CASES_OF = {"scale", "patch"}
 RAY = {"gpus_per_worker", "ray_address"}
 SAMPLING = {
     "samples", "selection_samples", "scores", "score_temperature", "gate", "tuned", "goal", "settle", "relative_precision",
@@ -78,22 +79,30 @@ class Mode:
 
 SMOOTH, EXACT = "--sigma 0.25 --alpha 0.76", "--alpha 0.76 --certificate"
 MODES = [
-    Mode("certify", SMOOTH, PLAIN | RAY | {"score_temperature", "relative_precision"}, {"norm": "linf"}),
     Mode(
-        "certify", f"{SMOOTH} --scores soft --goal radius --engine ray", PLAIN | {"gate", "tuned"},
-        {"bound": "bernstein", "norm": "linf", "engine": "local", "scores": "hard"},
+        "certify", SMOOTH, PLAIN | RAY | CASES_OF | {"score_temperature", "relative_precision"},
+        {"norm": "linf", "noise": "bands"},
+    ),
+    Mode(
+        "certify", f"{SMOOTH} --scores soft --goal radius --engine ray", PLAIN | CASES_OF | {"gate", "tuned"},
+        {"bound": "bernstein", "norm": "linf", "engine": "local", "scores": "hard", "noise": "bands"},
     ),
     Mode("certify", f"{SMOOTH} --goal fixed", {"settle", "relative_precision"}, only={"settle", "relative_precision"}),
     Mode("certify", f"{SMOOTH} --standard none", STANDARD - {"standard"}, only=STANDARD),
     Mode(
-        "certify", f"{EXACT} margin", SAMPLING | RAY | {"sigma", "lipschitz_constant", "constant_of"},
-        {"radii": "0,0.1", "certificates": "exact"},
+        "certify", f"{EXACT} margin", SAMPLING | RAY | CASES_OF | {"sigma", "lipschitz_constant", "constant_of"},
+        {"radii": "0,0.1", "certificates": "exact", "noise": "bands"},
     ),
     Mode(
         "certify", f"{EXACT} lipschitz-constant --lipschitz-constant 1",
-        SAMPLING | RAY | {"sigma", "bound_method", "arithmetic", "max_radius"},
-        {"norm": "linf", "certificates": "exact"},
+        SAMPLING | RAY | CASES_OF | {"sigma", "bound_method", "arithmetic", "max_radius"},
+        {"norm": "linf", "certificates": "exact", "noise": "bands"},
     ),
+    Mode(
+        "certify", "--alpha 0.76 --noise bands",
+        (SAMPLING - {"gate", "shard"}) | PLAIN | RAY | {"sigma", "certificates", "norm"}, {"radii": "2,3"},
+    ),
+    Mode("certify", "--alpha 0.76 --noise splitting", {"patch"}, only={"scale", "patch", "radii"}),
     Mode("recertify", "run", OF_FILES | {"rows", "best"}, {"sigmas": "0.5"}),
     Mode(
         "recertify", "log.tsv --sigma 0.5",
@@ -177,8 +186,8 @@ VALUES = {
     "gpus_per_worker": "0.5", "gradient_free": "", "label_column": "species", "grid": "s=1,p=1,c=0", "images": "3", "input_range": "-1,1",
     "learning_rate": "0.01", "like": "run", "lipschitz_constant": "2", "logits": "logits.npz",
     "scale": "2", "settle": "all", "match_clean_accuracy": "0.5", "max_radius": "2", "model_timeout": "9", "name": "mine", "names": "radii", "new_seed": "5",
-    "noise_sigma": "0.3", "noisy_samples": "20", "norm": "l2", "norms": "l2", "of": "logits",
-    "output": "somewhere", "pin": "", "plain_alphas": "0.5", "plot": "other.png", "plot_format": "pdf", "precision": "bf16",
+    "noise_sigma": "0.3", "noisy_samples": "20", "noise": "splitting", "norm": "l2", "norms": "l2", "of": "logits",
+    "patch": "3", "output": "somewhere", "pin": "", "plain_alphas": "0.5", "plot": "other.png", "plot_format": "pdf", "precision": "bf16",
     "preset": "cifar100", "price_per_hour": "2", "published": "cifar100", "quantile": "linear", "queries": "9",
     "r_d": "0.5", "r_d_sweep": "0.5", "radii": "0,0.1", "ratio": "yang", "ray_address": "auto",
     "relative_precision": "0.2", "reports": "json=report.json", "resize": "9", "restarts": "3",
