@@ -135,13 +135,13 @@ def check_counts(counts: IntArray, selected: IntArray) -> tuple[IntArray, IntArr
         raise ParameterError(f"{found}: expected (inputs, classes >= 2) and (inputs,)")
     if not np.issubdtype(counts.dtype, np.integer) or not np.issubdtype(selected.dtype, np.integer):
         raise ParameterError("counts and selected classes must be integers: convert them to int64")
-    if np.any(counts < 0) or np.any(counts.sum(1) < 1):
+    if counts.size and (counts.min() < 0 or counts.sum(1).min() < 1):
         found = f"counts from {counts.min()}, at least {counts.sum(1).min()} samples an input"
         raise ParameterError(f"{found}: counts must be at least 0, and each input needs a sample")
     if np.any((selected < 0) | (selected >= counts.shape[1])):
         found = f"selected classes {selected.min()}..{selected.max()}"
         raise ParameterError(f"{found}: pass indices in 0..{counts.shape[1] - 1}")
-    return counts.astype(np.int64), selected.astype(np.int64)
+    return counts.astype(np.int64, copy=False), selected.astype(np.int64, copy=False)
 
 
 def selected_and_runner_up(counts: IntArray, selected: IntArray) -> tuple[IntArray, IntArray]:

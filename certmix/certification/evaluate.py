@@ -65,13 +65,21 @@ class View:
 class Bounded:
     """The images that want no more samples, or all; h behind each gate, and their samples.
 
-    ``waiting`` says of all images which want more.
+    ``waiting`` says of all images which want more, and ``walk`` is that of all through the looks, if any.
     """
 
     records: Records
     views: dict[float, View]
     samples: IntArray
     waiting: NDArray[np.bool_]
+    walk: Walk | None = None
+
+    def would_go_on(self, request: CertifyRequest) -> int:
+        """Return how many of these images a request of the same looks and gates would sample further."""
+        if self.walk is None or request.goal == "fixed":
+            return 0
+        kept = ~self.waiting | (len(self.records) == len(self.waiting))
+        return int(np.sum(self.walk.wanting(_rule(request)) & kept))
 
     @property
     def first(self) -> View:
@@ -108,6 +116,7 @@ def bound_records(
     evidence = [one.votes if hard else one.scores for one in behind]
     bounds: list[ConfidenceBounds | LayerBounds] = []
     standing: list[Standing | None] = [None] * len(gates)
+    walk = None
     if request.goal != "fixed":
         walk = Walk(_rule(request), [one.selected for one in behind], records.labels)
         for number, samples_of in enumerate(walk.rule.looks):
@@ -142,7 +151,7 @@ def bound_records(
         gate: View(allow_for_noise(bound, kept.noise_error, kept.lost), one.selected[done], stood)
         for gate, bound, one, stood in zip(gates, bounds, behind, standing, strict=True)
     }
-    return Bounded(kept, views, samples, waiting)
+    return Bounded(kept, views, samples, waiting, walk)
 
 
 def _fixed_bounds(
@@ -450,6 +459,15 @@ def reach_curve(
     return np.stack([ends, np.maximum.accumulate((hits + gain)[::-1])[::-1] / len(correct)], 1)
 
 
+def prospects_of(bounded: Bounded, request: CertifyRequest) -> dict[float, Prospects]:
+    """Return by gate what images could reach with all samples; nothing where all have them."""
+    return {
+        gate: Prospects.of(request, view.bounds, view.standing, view.selected == bounded.records.labels, gate)
+        for gate, view in bounded.views.items()
+        if view.standing is not None and isinstance(view.bounds, ConfidenceBounds)
+    }
+
+
 def evaluate(
     records: Iterable[ImageRecord],
     probabilities: Mapping[int, FloatArray],
@@ -491,11 +509,7 @@ def evaluate(
         return Evaluation(summary, (), outcomes_of((), {}, rows_of), bounded.bounds, views=views)
     radii = tuple(radii_of_rows(bounds_of(views), request))
     found = outcomes_of(kept, probabilities, rows_of, radii)
-    prospects, ahead = {}, []
-    for gate, view in views.items():
-        if view.standing is not None and isinstance(view.bounds, ConfidenceBounds):
-            right = view.selected == found.labels
-            prospects[gate] = Prospects.of(request, view.bounds, view.standing, right, gate)
+    prospects, ahead = prospects_of(bounded, request), []
     if prospects:
         ahead = [each.radius for each in radii_of_rows(bounds_of(prospects), request)]
     largest = [most for *_, most in ceilings(request, kept.frequencies.shape[1])]

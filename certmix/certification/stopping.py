@@ -18,8 +18,9 @@ from certmix.bounds.bound import selected_and_runner_up
 from certmix.bounds.statistics import SCALE, ScoreStatistics
 from certmix.certification.request import CertifyRequest
 from certmix.radii import CERTIFICATES, margin_slack_of
+from certmix.radii._checks import less_lost
 from certmix.sampling.schedule import looks, share
-from certmix.types import ConfidenceBounds, FloatArray, IntArray
+from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray
 
 BoolArray = NDArray[np.bool_]
 
@@ -236,6 +237,16 @@ class Walk:
                 goes_on |= self._right[k, rows] & part.goes_on(number, at, self.p[k, rows], self.q[k, rows])
         self.samples[rows], self.active[rows] = self.rule.looks[number], goes_on
 
+    def wanting(self, rule: Rule) -> BoolArray:
+        """Return which images (m,) another rule, of the same looks and gates, would sample further."""
+        found: BoolArray = np.zeros(len(self.samples), bool)
+        for k, part in enumerate(rule.parts):
+            at = self.standing(k)
+            for number in range(len(rule.looks) - 1):
+                rows = np.flatnonzero((at.look == number) & self._right[k])
+                found[rows] |= part.goes_on(number, at.of(rows), self.p[k, rows], self.q[k, rows])
+        return found
+
     def _take(self, k: int, number: int, rows: IntArray, shown: IntArray | Sequence[ScoreStatistics]) -> None:
         request, selected, spread = self.rule.request, self.selected[k, rows], np.full(len(rows), np.nan)
         if len(rows) == 0:
@@ -244,7 +255,8 @@ class Walk:
         if isinstance(shown, np.ndarray):
             found = bound_counts(shown, selected, delta, request.bound, number, gated=gate > 0)
             votes, rivals = selected_and_runner_up(shown[:, :-1] if gate else shown, selected)
-            mean, rival = votes / shown.sum(1), rivals / shown.sum(1)
+            total = shown.sum(1)
+            mean, rival = votes / total, rivals / total
         else:
             found = bound_scores(shown, delta, request.bound, number)
             mean = np.array([image.means()[image.selected] for image in shown])
@@ -335,6 +347,19 @@ class Prospects:
         likely = ahead[:, np.searchsorted(_NODES, _Z)]
         growth = np.where(np.isfinite(likely), np.maximum(likely - now, 0.0), 0.0)
         return np.array(gain, np.int64), float((growth * self.counts).sum())
+
+    def reach_one(self, some: IntArray, radii: CertifiedRadii, column: float) -> tuple[int, BoolArray]:
+        """Return how many more of some kinds (k,) a column could count, and which kinds could at all.
+
+        `radii` (m,) are all images' as certified; those of the nodes are under the same certificate.
+        """
+        (p, q, node), alpha = self.bounds.kinds, radii.alpha
+        rule, slack = CERTIFICATES[radii.certificate], margin_slack_of(alpha)
+        nodes = np.arange(len(node)).reshape(-1, len(_NODES))[some]
+        lost = np.asarray(self.bounds.lost)[nodes]
+        ahead = less_lost(rule.radius(p, q, radii.sigma, alpha, margin_slack=slack)[node[nodes]], lost)
+        z = _short_of(radii.radius[self.rows[some]], ahead, np.array([column]), _NODES)[0]
+        return _most(ndtr(z), self.counts[some]), z > -np.inf
 
 
 def alike(rows: IntArray, columns: Sequence[NDArray[Any]]) -> tuple[IntArray, IntArray, IntArray]:

@@ -532,9 +532,8 @@ def recertified(
     request = run.request.replace(**given)
     notes, details = expectations(request, run.classes)
     notes += choice_notes(run.first, request)
-    # no image is left out for want of more samples
-    seen = bound_records(run.records, request, every_look=True)
-    if waiting := int(seen.waiting.sum()):
+    seen = run.bounded_by(request)  # no image is left out for want of more samples
+    if waiting := seen.would_go_on(request):
         details.append(
             f"Inputs that these settings would sample further, judged by the samples there are: {waiting:,}."
         )

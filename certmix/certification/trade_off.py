@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from certmix.bounds import clopper_pearson
-from certmix.certification.evaluate import choice_notes, evaluate, radii_of
+from certmix.certification.evaluate import choice_notes, prospects_of
 from certmix.certification.publish import repeat_command, unfinished
 from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Prospects, alike
@@ -31,7 +31,7 @@ from certmix.errors import ParameterError
 from certmix.models.temperature import answer_of, sharpened
 from certmix.radii import CERTIFICATES
 from certmix.runs import read_run
-from certmix.runs.records import Answers, Records
+from certmix.runs.records import Answers
 from certmix.tables.table import Share
 from certmix.tables.trade_off import Mix, Sweep, TradeOff
 from certmix.tables.words import settled
@@ -67,19 +67,18 @@ class Mixable:
         Without g's probabilities, the mix follows h where h's margin exceeds
         (1 - alpha)/alpha, whatever g says, and a confident g elsewhere.
         """
-        frequencies = self.stored.frequencies
-        if self.standard is not None and frequencies is not None:
-            sure, open_ = self._sure
-            mixed = (1 - alpha) * self.standard[open_] + alpha * frequencies[open_]
-            others = np.count_nonzero(answer_of(mixed) == self.stored.label[open_])
-            return (sure + others) / len(self.stored.label)
+        if self.standard is not None and self.stored.frequencies is not None:
+            sure, g, h, label = self._sure
+            mixed = (1 - alpha) * g
+            mixed += alpha * h
+            return (sure + np.count_nonzero(answer_of(mixed) == label)) / len(self.stored.label)
         threshold = (1 - alpha) / alpha
         right, undecided = np.mean(self.margin > threshold), np.mean(np.abs(self.margin) <= threshold)
         return float(right + self.standard_accuracy * undecided)
 
     @cached_property
-    def _sure(self) -> tuple[int, IntArray]:
-        """How many images every mix of 1/2 <= alpha <= 1 gets right, and the places of those some may."""
+    def _sure(self) -> tuple[int, FloatArray, FloatArray, IntArray]:
+        """How many images every mix of 1/2 <= alpha <= 1 gets right; g, h and labels of those some may."""
         g, h, label = self.standard, self.stored.frequencies, self.stored.label
         assert g is not None
         assert h is not None
@@ -89,7 +88,7 @@ class Mixable:
             leads[rows, answer] = 1.0
         # alike at both ends and so between them, by more than rounding changes
         sure = ((0.5 * (own[0] + own[1])).min(1) > 1e-9) & (own[1].min(1) > 1e-9)
-        return int(np.count_nonzero(sure & (answer == label))), np.flatnonzero(~sure)
+        return int(np.count_nonzero(sure & (answer == label))), g[~sure], h[~sure], label[~sure]
 
     @property
     def clean_is(self) -> str:
@@ -105,7 +104,7 @@ class Mixable:
         return f"{rule}; {assumed}"
 
     def mixes(self, alphas: Sequence[float], certificates: Sequence[str], at_radius: float) -> list[Mix]:
-        """Return the figures of each alpha."""
+        """Return the figures of each alpha; they increase."""
         found, ahead, images = self.stored.bounds, self.prospects, len(self.stored.label)
         lost = np.broadcast_to(np.asarray(found.lost, np.float64), images)
         own = self.stored.radius if self.stored.radius is not None else lost
@@ -115,13 +114,25 @@ class Mixable:
         few = self.stored.of(rows)
         ahead = None if ahead is None else replace(ahead, rows=kind[ahead.rows])
         hits, more = (np.zeros((len(alphas), len(certificates)), np.int64) for _ in range(2))
-        for i, alpha in enumerate(alphas):
-            for k, name in enumerate(certificates):
-                radii = radii_at(few, alpha, name)
-                hits[i, k] = counts[few.right & (radii.radius >= at_radius) & (radii.radius > 0)].sum()
-                if ahead is not None:
-                    likely = radii_of(ahead.bounds, sigma=radii.sigma, alpha=alpha, certificate=name).radius
-                    more[i, k] = ahead.reach(radii.radius, likely, np.array([at_radius]))[0][0]
+
+        def count(name: str, k: int, low: int, high: int, waiting: IntArray) -> None:
+            """Count at the alphas from low to high, of the `waiting` images that may or may not get there."""
+            if low >= high:
+                return
+            i = (low + high) // 2
+            radii = radii_at(few, alphas[i], name)
+            there = (radii.radius >= at_radius) & (radii.radius > 0)
+            hits[i, k] = counts[few.right & there].sum()
+            above = below = waiting
+            if ahead is not None and len(waiting):  # a radius grows with alpha, whatever samples come
+                more[i, k], likely = ahead.reach_one(waiting, radii, at_radius)
+                got = there[ahead.rows[waiting]]
+                above, below = waiting[~got], waiting[got | likely]
+            count(name, k, low, i, below)
+            count(name, k, i + 1, high, above)
+
+        for k, name in enumerate(certificates):
+            count(name, k, 0, len(alphas), np.arange(0 if ahead is None else len(ahead.rows)))
         shares, reach = hits / images, (hits + more) / images
         ends, (_, above) = (clopper_pearson.interval(some, images) for some in (hits, hits + more))
         columns = [one.tolist() for one in (shares, *ends, reach, above)]
@@ -191,19 +202,17 @@ def _from_run(
     request = run.request.replace(**changes, tuned="none")
     if not len(run.records):
         raise ParameterError(f"{folder} holds no finished input: run certmix certify first")
-    evaluation = evaluate(
-        run.records, run.probabilities, request, run.planned, bounded=run.bounded_by(request)
-    )
-    if not isinstance(evaluation.bounds, ConfidenceBounds):
+    bounded = run.bounded_by(request)
+    if not isinstance(bounded.bounds, ConfidenceBounds):
         raise ParameterError(
             f"{folder} has bounds of distributions ({request.bound}): trade-off needs bounds of means, "
             "such as --bound betting"
         )
-    records = Records.of(evaluation.records).behind(request.gate)
+    records = bounded.records.behind(request.gate)
     told = unfinished(folder, run.records.indices)
     stored = Stored(
         source=str(folder), kind="run folder", sigma=request.sigma,
-        label=records.labels, selected=records.selected, bounds=evaluation.bounds,
+        label=records.labels, selected=records.selected, bounds=bounded.bounds,
         radius=None,
         frequencies=records.frequencies,
         planned=run.planned, samples=None, bound=request.bound_at(request.gate),
@@ -211,7 +220,7 @@ def _from_run(
         details=(NOT_CHECKED,), feature_scale=about_scale(run.about["settings"], ()).get("feature_scale", ()),
     )  # fmt: skip
     g = Answers.of(run.probabilities).rows(records.indices)
-    ahead = None if evaluation.prospects is None else evaluation.prospects[request.gate]
+    ahead = prospects_of(bounded, request).get(request.gate)
     return stored, None if g is None else sharpened(g, request.standard_temperature), ahead
 
 

@@ -16,7 +16,8 @@ from scipy.stats import norm
 import certmix
 from certmix.bounds import BOUNDS, clopper_pearson
 from certmix.certification.audit import audit
-from certmix.certification.stored import NOT_CHECKED, Reading, best, read_stored, recertify
+from certmix.certification.evaluate import bound_records
+from certmix.certification.stored import NOT_CHECKED, Reading, best, open_run, read_stored, recertify
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES, exact_radius, smoothing_radius
 from certmix.runs.logs import HEADER, lowest_printed, write_log
@@ -398,6 +399,13 @@ def test_a_run_folder_gives_the_table_of_its_run_again(command, problem):
     assert [row["certificate"] for row in table["rows"]] == ["exact", "smoothing"]
     assert (table["images"], table["planned_images"], table["complete"]) == (8, 8, True)
     assert any("failure probability 0.001" in note for note in table["notes"])
+    waiting, run = [], open_run(Path("run"))
+    for alpha in (0.6, 0.76, 1.0):  # as if all looks were walked through again
+        other = run.request.replace(alpha=alpha, radii=(0.1, 0.4))
+        seen = bound_records(run.records, other, every_look=True)
+        waiting.append(run.bounded_by(other).would_go_on(other))
+        assert waiting[-1] == seen.would_go_on(other) == seen.waiting.sum()
+    assert max(waiting) > 0
     assert "drop --sigma" in command("recertify", "run", "--sigma", 0.5).err
     assert "--as-printed" in command("recertify", "run", "--as-printed").err
 

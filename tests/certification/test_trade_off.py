@@ -11,6 +11,7 @@ import pytest
 from certmix.certification.stored import recertify
 from certmix.certification.trade_off import ALPHAS, read_mixable, trade_off
 from certmix.errors import CertmixError, ParameterError
+from certmix.radii import CERTIFICATES
 from certmix.runs.logs import HEADER, write_log
 from certmix.tables.trade_off import on_front
 
@@ -185,6 +186,9 @@ def test_a_run_folder_uses_the_predictions_of_g(command, problem):
     assert [share for share, _ in certified(found, 0.76)] == [
         row["certified_accuracy"][1] for row in table["rows"][1:]
     ]
+    assert any(mix.could_reach > tuple(c.accuracy for c in mix.certified) for mix in found.mixes)
+    for k in range(0, len(found.mixes), 9):  # all alphas together, and each by itself
+        assert found.mixes[k] == one.mixes((ALPHAS[k],), tuple(CERTIFICATES), 0.25)[0]
     with pytest.raises(ParameterError, match="drop --standard-accuracy"):
         read_mixable("run", standard_accuracy=0.9)
     with pytest.raises(ParameterError, match="drop --sigma"):
