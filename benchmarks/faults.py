@@ -59,7 +59,7 @@ def planted(asked: argparse.Namespace) -> bool:
     from certmix.verification.request import VerifyRequest
 
     request = VerifyRequest(
-        device="cpu", images=asked.resample, samples=asked.resample_samples, run_code=True
+        device="cpu", resample=asked.resample, resample_samples=asked.resample_samples, run_code=True
     )
     names = chosen(asked.only, list(planting.faults(asked.samples)))
     seeds = range(1 + asked.seed, 1 + asked.seed + asked.seeds)

@@ -254,7 +254,7 @@ def _found(seen: Seen, run: Path, asked: VerifyRequest) -> None:
     """Verify a run, with samples drawn again where nothing else has failed, and count."""
     seen.seeds += 1
     try:
-        found = verify(run, asked.replace(images=0))
+        found = verify(run, asked.replace(resample=0))
         if found.outcome is not Outcome.FAILS:
             found = verify(run, asked)
     except CertmixError:

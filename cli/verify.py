@@ -187,6 +187,7 @@ def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
     relative to the file.
     """
     from certmix.files import write_atomically
+    from certmix.models.composed import is_code
     from certmix.verification.guarantee import guarantee_text, parse_guarantee
     from certmix.verification.judge import propose
 
@@ -204,6 +205,8 @@ def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
     write_atomically(output, content.encode())
     parent = Path(run).parent
     where = "" if parent == Path("runs") else f" --runs {parent}"
+    if any(one is not None and is_code(one.model) for one in (made.standard, made.robust)):
+        where += " --run-code"
     click.echo(f"{output}: {len(remarks)} requirements; check with: certmix verify {output}{where}", err=True)
     return 0
 

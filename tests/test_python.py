@@ -114,7 +114,7 @@ RESULTS = {
     ),
     "lipschitz": lambda kept: certmix.lipschitz(plane(NET), BOX, steps=1, restarts=1, progress=False),
     "nuts_fit": lambda kept: certmix.nuts_fit(PAIR, BOX, steps=1, progress=False),
-    "verify": lambda kept: certmix.verify(kept, PAIR, BOX, images=1, samples=100),
+    "verify": lambda kept: certmix.verify(kept, PAIR, BOX, resample=1, resample_samples=100),
     "falsify": lambda kept: certmix.falsify(kept, plane(NET), BOX, samples=100, steps=1, progress=False),
 }
 DRAWN = {"certify", "recertify", "trade_off", "mix_sweep", "confidence", "compare_trust", "lipschitz"}
@@ -178,10 +178,10 @@ def test_a_fit_in_memory_is_evaluated(kept):
 
 def test_what_was_verified_is_what_was_handed_over(kept):
     """Runs of objects are verified and falsified with these objects, and with others refused."""
-    assert certmix.verify(kept, PAIR, BOX, images=0).exit_code in (0, 2)
+    assert certmix.verify(kept, PAIR, BOX, resample=0).exit_code in (0, 2)
     wide = certmix.certify(PAIR, (X, Y), alpha=0.76, output=kept.folder.with_name("wide"), **HOW)
-    assert certmix.verify(wide, PAIR, (X, Y), images=0).exit_code in (0, 2), "read in the run's own range"
+    assert certmix.verify(wide, PAIR, (X, Y), resample=0).exit_code in (0, 2), "read in the run's own range"
     others = plane([[1.0, 0.5], [-1.0, 0.0]])
-    assert certmix.verify(kept, (others, others), BOX, images=0).exit_code == 1
+    assert certmix.verify(kept, (others, others), BOX, resample=0).exit_code == 1
     with pytest.raises(CertmixError, match="not"):
         certmix.falsify(kept, others, BOX, progress=False)

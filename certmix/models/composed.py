@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from certmix.errors import ParameterError
-from certmix.models.kinds import split_spec
+from certmix.models.kinds import is_program, split_spec
 
 DENOISED, DIFFUSERS = "denoised:", "diffusers:"
 
@@ -54,6 +54,18 @@ def at_sigma(spec: str, sigma: float) -> str:
         return denoised_spec(*(at_sigma(one, sigma) for one in both))
     known = diffusers_parts(spec)
     return spec if known is None or known[1] else f"{spec}@{float(sigma)!r}"
+
+
+def is_code(spec: str) -> bool:
+    """Whether a spec names what is run when it is loaded, or a mix, which may: not a shipped name, nor a card.
+
+    >>> is_code("denoised:cifar10-denoiser-0.50,net.py:net"), is_code("models/net.json")
+    (True, False)
+    """
+    if both := denoised_parts(spec):
+        return any(map(is_code, both))
+    path = split_spec(spec)[1]
+    return ":" in spec or (path is not None and (is_program(path) or path.endswith(".py")))
 
 
 def paths_changed(spec: str, change: Callable[[str], str], folder: str | Path = ".") -> str:

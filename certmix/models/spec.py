@@ -22,7 +22,7 @@ from certmix.files import digest_of
 from certmix.models.architectures import LogProbabilities, Normalized, parse_normalize
 from certmix.models.arrays import ArrayFunction, Estimator, as_module, content_of
 from certmix.models.checks import fewer_classes
-from certmix.models.composed import denoised_parts, denoised_spec
+from certmix.models.composed import denoised_parts, denoised_spec, is_code
 from certmix.models.denoised import Denoised, from_diffusers
 from certmix.models.foreign import (
     Foreign,
@@ -128,14 +128,14 @@ def _refuse_code(spec: str, named_by: Path, run_code: bool) -> None:
 
     A guarantee, which is no JSON, lies beside the code that it is about.
     """
+    if not is_code(spec):
+        return
     _, path, _ = split_spec(spec)
     if path is not None and (is_program(path) or path.endswith(".py")):
         files = [os.path.expanduser(path)]
-    elif ":" in spec:
+    else:
         module = {"hf": "transformers"}.get(head := spec.partition(":")[0], head)  # or a library
         files = [str(file) for place in sys.path for file in located(module, [Path(place or ".")])]
-    else:
-        return  # no model is called so
     places = [Path(way(file)) for file in files for way in (os.path.abspath, os.path.realpath)]
     folders = {Path(way(named_by.parent)) for way in (os.path.abspath, os.path.realpath)}
     if named_by.suffix == ".json" and any(folders.intersection(place.parents) for place in places):

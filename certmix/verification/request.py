@@ -18,21 +18,18 @@ Seed = Annotated[int, Meta(ge=0)]
 class VerifyRequest(Settings, frozen=True):
     """How to verify a guarantee or a run; ParameterError for any value out of range.
 
-    ``images`` is how many are sampled again in depth, 0 for none, ``samples`` how many of each.
+    ``resample`` is how many are sampled again in depth, 0 for none, ``resample_samples`` how many of each.
     """
 
     runs: Annotated[
         str, Option("Folder of run folders: where a guarantee's samples are kept.", metavar="PATH")
     ] = "runs"
-    images: Annotated[
+    resample: Annotated[
         Annotated[int, Meta(ge=0)],
-        Option(
-            "Inputs sampled again in depth, and 20 times as many in a few samples; 0 for none.",
-            flag="resample",
-        ),
+        Option("Inputs sampled again in depth, and 20 times as many in a few samples; 0 for none."),
     ] = 5
-    samples: Annotated[
-        Count, Option("Samples drawn again for each input in depth, on average.", flag="resample-samples")
+    resample_samples: Annotated[
+        Count, Option("Samples drawn again for each input in depth, on average.")
     ] = 1000
     new_seed: Annotated[
         Seed | None, Option("Chooses these inputs and their noise.", shown="drawn, and reported")

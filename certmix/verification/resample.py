@@ -85,10 +85,10 @@ def resample(
     the look at which the run stopped.  Runs without samples have logits and radii computed again.  An honest
     run fails with probability at most `asked.error_rate`.
 
-    `asked.images` are drawn in depth, with `asked.samples` of each on average besides those of the selection,
+    `asked.resample` are drawn in depth, with `asked.resample_samples` of each on average besides those of the selection,
     and `WIDE` times as many in a few samples.  `dataset` and `models` are those of a run of Python objects.
     """
-    if asked.images == 0:
+    if asked.resample == 0:
         return []
     stored, chosen = load(Path(run)), resolve_device(asked.device)
     request, described = stored.request, stored.description
@@ -110,7 +110,7 @@ def resample(
     weights = {index: weight for index, weight in weights.items() if index in places}
     if not weights:
         return [unchecked(check, "no stored input is in the data set") for check in checks]
-    picked = {index: places[index] for index in choose_images(weights, WIDE * asked.images, seed)}
+    picked = {index: places[index] for index in choose_images(weights, WIDE * asked.resample, seed)}
     report = progress or (lambda done, total: None)
     again = Again(stored, data, picked, robust.module, chosen, asked, seed, report)
     if isinstance(request, CertifyRequest):
@@ -131,7 +131,7 @@ def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
     """Every radius of the chosen images must be verified, or be what fresh logits give but for rounding."""
     if isinstance(request, Enumerated):
         return _cases_again(again, request)
-    indices, faults = np.array(list(again.places)[: again.asked.images], np.int64), Faults()
+    indices, faults = np.array(list(again.places)[: again.asked.resample], np.int64), Faults()
     labels = again.dataset.labels[[again.places[index] for index in indices.tolist()]]
     with closing(opened(again.run.folder)) as store:
         found = stored_outcomes(request, store, indices, labels, None)
@@ -287,7 +287,7 @@ def choose_pieces(
         pieces.append(Piece(record, stream, (a, b), begin, begin + number))
 
     pieces: list[Piece] = []
-    samples, budget = again.asked.samples, again.asked.images * again.asked.samples
+    samples, budget = again.asked.resample_samples, again.asked.resample * again.asked.resample_samples
     soft = request.scores == "soft"
     for number, record in enumerate(records):
         rng = np.random.default_rng([again.new_seed, record.index])
@@ -301,7 +301,7 @@ def choose_pieces(
         kept += [("estimation", a, b) for a, b in pairwise(ends)]
         lengths = np.array([b - a for _, a, b in kept], float)
         order = rng.choice(len(kept), len(kept), replace=False, p=lengths / lengths.sum()).tolist()
-        if number >= again.asked.images:
+        if number >= again.asked.resample:
             at = int(rng.integers(len(kept))) if rng.random() < 0.5 else order[0]
             piece(kept[at], SHORT)
             continue
@@ -367,7 +367,7 @@ def _votes_again(again: Again, request: CertifyRequest) -> list[CheckResult]:
         for seed in (request.seed, again.new_seed)
     )  # fmt: skip
 
-    images, samples = again.asked.images, again.asked.samples
+    images, samples = again.asked.resample, again.asked.resample_samples
     few, count = max(1, images * samples // SHORT), -(-min(SHORT, samples) // unit) * unit
     new = [Piece(record, "estimation", (0, count), 0, count) for record in records[:few]]
     fresh: list[Ballots | None] = [None] * len(new)

@@ -14,7 +14,7 @@ from certmix.verification.checks import Outcome
 from certmix.verification.request import VerifyRequest
 from certmix.verification.resample import resample
 
-AGAIN = VerifyRequest(device="cpu", images=10, new_seed=5, run_code=True)
+AGAIN = VerifyRequest(device="cpu", resample=10, new_seed=5, run_code=True)
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_inputs_that_differ_in_their_last_bits_are_not_certified_for_different_c
 def test_verify_draws_the_same_votes_again(tail_run):
     _, folder = tail_run
     data = points(np.full((2, 3, 32, 32), 0.5, np.float32), [0, 0])
-    again = VerifyRequest(device="cpu", images=2, samples=400, new_seed=5)
+    again = VerifyRequest(device="cpu", resample=2, resample_samples=400, new_seed=5)
     found, other = (
         {r.check: r.outcome for r in resample(folder, again, dataset=data, models={"robust": Tail(end)})}
         for end in (4.5, 4.0)

@@ -87,7 +87,7 @@ def test_an_honest_run_holds(honest):
 
 def again(run: Path, **asked: Any) -> list[Any]:
     return resample(
-        run, VerifyRequest(**{"device": "cpu", "images": 10, "run_code": True, "new_seed": 5, **asked})
+        run, VerifyRequest(**{"device": "cpu", "resample": 10, "run_code": True, "new_seed": 5, **asked})
     )
 
 
@@ -522,7 +522,7 @@ def test_more_samples_behind_another_gate_are_those_of_a_run_that_had_it(named, 
     certified(run, named, samples=1000, tuned=TUNED, **EXACT)
     alone = certified(tmp_path / "alone", named, samples=1000, tuned=TUNED, **EXACT)
     assert recertify(run).rows == recertify(alone).rows
-    assert failed([*rederive(run, run_code=True), *again(run, images=2, samples=300)]) == set()
+    assert failed([*rederive(run, run_code=True), *again(run, resample=2, resample_samples=300)]) == set()
 
 
 def test_a_gate_that_the_run_was_not_made_with_is_pointed_out(honest, run):
@@ -586,7 +586,7 @@ def test_an_honest_run_of_another_machine_is_not_accused(tmp_path, by):
     given = dict(data=points(INPUTS, LABELS), standard=None, robust=plane(NET))
     run = certified(tmp_path / "run", given, 0.5, images="all", goal="fixed", samples=2000)
     found = resample(
-        run, VerifyRequest(device="cpu", images=10, new_seed=1), dataset=given["data"],
+        run, VerifyRequest(device="cpu", resample=10, new_seed=1), dataset=given["data"],
         models={"robust": Nudged(plane(NET), by)},
     )  # fmt: skip
     assert failed(found) == set(), found
@@ -608,7 +608,7 @@ def test_a_vote_that_moves_may_take_its_levels_with_it(tmp_path):
     given = dict(data=points(INPUTS, LABELS), standard=None, robust=Tied(1e-6))
     run = certified(tmp_path / "run", given, 0.5, images="all", goal="fixed", samples=2000)
     found = resample(
-        run, VerifyRequest(device="cpu", images=10, new_seed=1), dataset=given["data"],
+        run, VerifyRequest(device="cpu", resample=10, new_seed=1), dataset=given["data"],
         models={"robust": Tied(-1e-6)},
     )[0]  # fmt: skip
     assert found.outcome is Outcome.HOLDS, found

@@ -39,7 +39,7 @@ FORGED = dict.fromkeys(ALL_HOLD, Outcome.FAILS)
 def again(run: Path, **options) -> list[CheckResult]:
     handed = {name: options.pop(name) for name in ("dataset", "models", "progress") if name in options}
     return resample(
-        run, VerifyRequest(**{"device": "cpu", "images": 10, "run_code": True, **options}), **handed
+        run, VerifyRequest(**{"device": "cpu", "resample": 10, "run_code": True, **options}), **handed
     )
 
 
@@ -58,18 +58,18 @@ def test_honest_runs_hold_and_are_only_read(runs):
     fixed, sequential = runs["fixed"], runs["sequential"]
     before = {path: path.read_bytes() for path in sorted(fixed.rglob("*")) if path.is_file()}
     assert outcomes(fixed, new_seed=11) == ALL_HOLD
-    assert outcomes(sequential, new_seed=12, images=4, samples=300) == ALL_HOLD
+    assert outcomes(sequential, new_seed=12, resample=4, resample_samples=300) == ALL_HOLD
     assert {path: path.read_bytes() for path in sorted(fixed.rglob("*")) if path.is_file()} == before
 
 
 def test_what_was_done_is_reported(runs):
     fixed = runs["fixed"]
     seen: list[tuple[int, int]] = []
-    same, new = again(fixed, new_seed=77, images=3, progress=lambda done, total: seen.append((done, total)))
+    same, new = again(fixed, new_seed=77, resample=3, progress=lambda done, total: seen.append((done, total)))
     assert "10 inputs chosen by seed 77, 2,200 samples: 22 stretches whole, 0 in part" in same.message
     assert "(e-value 0." in new.message and "refuted from 2000)" in new.message
     assert seen == [(k, len(seen)) for k in range(1, len(seen) + 1)]
-    seeds = {again(fixed, images=1, samples=10)[1].message.partition("seed ")[2][:12] for _ in range(2)}
+    seeds = {again(fixed, resample=1, resample_samples=10)[1].message.partition("seed ")[2][:12] for _ in range(2)}
     assert len(seeds) == 2
     with pytest.raises(ParameterError, match="not the run's own"):
         again(fixed, new_seed=0)
@@ -122,9 +122,9 @@ def test_more_votes_in_stretches_that_are_too_long_to_draw_whole(tmp_path):
             del looks[n]
 
     edit_counts(run, edit)
-    assert outcomes(run, new_seed=1, samples=300, **handed) == ALL_HOLD
+    assert outcomes(run, new_seed=1, resample_samples=300, **handed) == ALL_HOLD
     more_votes(run, 0.08, after=1000)
-    told = again(run, new_seed=2, samples=300, **handed)[0]
+    told = again(run, new_seed=2, resample_samples=300, **handed)[0]
     assert told.outcome is Outcome.FAILS
     assert "counts are not what their seeds give" in told.message
 
@@ -193,10 +193,10 @@ class ByPlace(nn.Module):
 
 def test_rows_that_depend_on_their_place_must_be_in_the_record(tmp_path):
     run, handed = in_memory(tmp_path, ByPlace(), samples=400, selection_samples=100, batch_size=100)
-    assert outcomes(run, new_seed=1, samples=150, **handed) == ALL_HOLD
+    assert outcomes(run, new_seed=1, resample_samples=150, **handed) == ALL_HOLD
     for index in records(run):
         edit_record(run, index, places=1)
-    assert outcomes(run, new_seed=1, samples=200, **handed)["same seed"] is Outcome.UNCHECKED
+    assert outcomes(run, new_seed=1, resample_samples=200, **handed)["same seed"] is Outcome.UNCHECKED
     edit_json(run / "run.json", lambda d: d.update(batch_size=-3))
     with pytest.raises(RunError, match="batch size -3"):
         again(run, **handed)
@@ -230,7 +230,7 @@ def test_forged_sums_of_soft_scores(tmp_path, samples):
     run, handed = in_memory(tmp_path, plane(NET), **options)
     for index, record in records(better).items():
         edit_record(run, index, scores=record.scores)
-    assert outcomes(run, new_seed=4, samples=100, **handed)["same seed"] is Outcome.FAILS
+    assert outcomes(run, new_seed=4, resample_samples=100, **handed)["same seed"] is Outcome.FAILS
 
 
 @pytest.mark.parametrize("seed", range(3))

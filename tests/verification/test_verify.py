@@ -75,7 +75,7 @@ def verified_once(tmp_path_factory) -> Path:
     (folder / "guarantee.toml").write_text(TEXT.format(requirements=DEFAULT))
     assert (
         verify(
-            folder / "guarantee.toml", VerifyRequest(runs=folder / "cache", images=0, run_code=True)
+            folder / "guarantee.toml", VerifyRequest(runs=folder / "cache", resample=0, run_code=True)
         ).exit_code
         == 0
     )
@@ -93,7 +93,7 @@ def folder(verified_once, tmp_path, monkeypatch) -> Path:
 
 
 def settings(folder: Path, **options) -> VerifyRequest:
-    return VerifyRequest(runs=folder / "cache", **{"images": 0, "run_code": True, **options})
+    return VerifyRequest(runs=folder / "cache", **{"resample": 0, "run_code": True, **options})
 
 
 def run_of(folder: Path) -> Path:
@@ -242,12 +242,12 @@ def test_tampered_votes_fail_though_the_requirements_would_hold(folder):
     index, record = next(iter(records(run).items()))
     edit_record(run, index, selection=np.roll(record.selection, 1))
     change(folder, "-0.8, 0.8, 0.8", "-0.7, 0.8, 0.8", "g.py")
-    found = verified(folder, images=6, new_seed=5)
+    found = verified(folder, resample=6, new_seed=5)
     assert (found.exit_code, failing(found)) == (1, ["same seed"])
     for index, record in records(found.run).items():
         looks = {n: n * np.eye(3, dtype=np.int64)[record.label] for n in record.estimation}
         edit_record(found.run, index, estimation=looks)
-    found = verified(folder, images=2, new_seed=5)
+    found = verified(folder, resample=2, new_seed=5)
     assert found.exit_code == 1 and failing(found)
     assert all(j.outcome is Outcome.UNCHECKED and "--fresh" in j.message for j in found.judgements)
     fresh = verified(folder, fresh=True)
@@ -412,7 +412,7 @@ def test_a_pinned_standard_model_whose_data_file_was_swapped_does_not_verify(fol
     before = contents(folder / "cache")
     (folder / "g.json").write_text(CONSTANT)
     for images in (0, 2):
-        found = verified(folder, images=images)
+        found = verified(folder, resample=images)
         assert (found.exit_code, failing(found)) == (1, ["standard model logits"])
         why = "not judged: a model is not the one that the stored run was made with"
         assert all(j.message.startswith(why) for j in found.judgements)
@@ -439,7 +439,7 @@ def test_the_run_of_the_same_standard_model_is_taken_and_none_is_written_to(fold
     assert (found.outcome, found.run.name) == (Outcome.HOLDS, "b")
     shutil.rmtree(folder / "cache" / "b")
     before = contents(folder / "cache")
-    found = verified(folder, images=2)
+    found = verified(folder, resample=2)
     assert found.outcome is Outcome.HOLDS and found.run.name != "a"
     assert (found.sampling.drawn_samples, found.sampling.reused_images) == (0, 6)
     assert before.items() <= contents(folder / "cache").items()
@@ -521,7 +521,7 @@ def test_a_module_handed_over_is_compared_and_not_vouched_for(folder):
 def test_a_proof_file_is_checked_without_certmix(runs, tmp_path, kind):
     path = tmp_path / "proof.json"
     path.write_text("of an earlier time")
-    found = verify(runs[kind], VerifyRequest(images=0, proof=str(path), run_code=True))
+    found = verify(runs[kind], VerifyRequest(resample=0, proof=str(path), run_code=True))
     told = {check.check: check for check in found.checks}
     assert told["proof file"].outcome is Outcome.HOLDS
     proof = json.loads(path.read_text())
@@ -532,7 +532,7 @@ def test_no_proof_is_written_of_what_fails_or_has_none(runs, tmp_path):
     path, bad = tmp_path / "proof.json", copied(runs["sequential"], tmp_path / "run")
     path.write_text("of an earlier time")
     edit_json(bad / "run.json", lambda described: described["request"].update(sigma=0.5))
-    found = verify(bad, VerifyRequest(images=0, proof=str(path), run_code=True))
+    found = verify(bad, VerifyRequest(resample=0, proof=str(path), run_code=True))
     assert found.exit_code == 1 and not path.exists()
     with pytest.raises(ParameterError, match="bound propagation"):
-        verify(runs["margin"], VerifyRequest(images=0, proof=str(path), run_code=True))
+        verify(runs["margin"], VerifyRequest(resample=0, proof=str(path), run_code=True))
