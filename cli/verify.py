@@ -15,6 +15,7 @@ from certmix.data.scales import about_scale
 from certmix.errors import CertmixError, ParameterError, one_line
 from certmix.progress import bar
 from certmix.runs.isolated import isolated
+from certmix.verification.claim import JOINT, Terms
 from certmix.verification.request import FalsifyRequest, VerifyRequest
 
 from .options import DEVICE, MODEL_TIMEOUT, PATH, format_option, options, refuse_unused
@@ -108,9 +109,9 @@ def refuse_idle(target: Path, asked: dict[str, Any]) -> None:
     """Refuse what has no effect on the verification of a run, or where nothing is drawn again."""
     if target.is_dir():
         refuse_unused(["runs", "fresh", "batch_size"], "is for a guarantee, not for a run")
-    if asked.get("images") == 0:
+    if asked.get("resample") == 0:
         models = ["device"] if target.is_dir() else []
-        refuse_unused(["samples", "new_seed", "error_rate", *models], "is for --resample above 0")
+        refuse_unused(["resample_samples", "new_seed", "error_rate", *models], "is for --resample above 0")
 
 
 def verified(target: Path, asked: dict[str, Any]) -> Any:
@@ -160,7 +161,7 @@ Examples:
 """
 
 HEADING = """A guarantee, checked by: certmix verify FILE
-Requirements without "on value" are judged on a one-sided 95 % lower bound over inputs."""
+Requirements without "on value" are judged on lower bounds for the population of inputs."""
 
 
 @click.group("guarantee", epilog=GUARANTEE)
@@ -178,8 +179,22 @@ def guarantee() -> None:
     "--slack", type=float, default=0.02, help="How far requirements lie below the lower bounds of RUN."
 )
 @click.option("--pin", is_flag=True, help="Pin both models: any change of one is a failure.")
+@click.option(
+    "--group", "groups", multiple=True, metavar="NAME=FILE[#COLUMN]",
+    help="Name slices of the inputs: a file with a name a line, or a column of a table, by default the "
+    "data's; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--per", multiple=True, metavar="class|NAME",
+    help="Ask for accuracies of each class, or of each slice of a --group, as well; repeatable.",
+)  # fmt: skip
+@options(Terms)
+@click.option("--budget", type=int, help="The most samples that a verification may draw.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
+def init(
+    run: Path, output: Path, slack: float, pin: bool, groups: tuple[str, ...], per: tuple[str, ...],
+    budget: int | None, force: bool, **terms: Any,
+) -> int:  # fmt: skip
     """Write a guarantee that RUN meets with some room.
 
     Thresholds are the lower bounds that RUN shows, less --slack (of mean radii,
@@ -188,7 +203,7 @@ def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
     """
     from certmix.files import write_atomically
     from certmix.models.composed import is_code
-    from certmix.verification.guarantee import guarantee_text, parse_guarantee
+    from certmix.verification.guarantee import guarantee_text, named_group, parse_guarantee
     from certmix.verification.judge import propose
 
     printed = str(output) == "-"
@@ -196,7 +211,11 @@ def init(run: Path, output: Path, slack: float, pin: bool, force: bool) -> int:
         refuse_unused(["force"], "is for a file")
     if not printed and output.exists() and not force:
         raise ParameterError(f"{output} exists: name another --output, or add --force to replace it")
-    made, remarks = propose(run, Path("guarantee.toml") if printed else output, slack=slack, pin=pin)
+    path = Path("guarantee.toml") if printed else output
+    made, remarks = propose(
+        run, path, slack=slack, pin=pin, terms=Terms(**terms), per=per, budget=budget,
+        groups=dict(named_group(one, path.parent) for one in groups),
+    )  # fmt: skip
     content = guarantee_text(made, remarks=remarks, heading=HEADING)
     parse_guarantee(content, made.path)  # names of models and data may be such as no file can hold
     if printed:
@@ -222,11 +241,25 @@ def check(file: Path) -> int:
     from certmix.verification.judge import most_that_can_be_shown
 
     read = read_guarantee(file)
-    images = read.request.images
+    images, terms = read.request.images, read.terms
+    bounds = terms.sharing(read.requirements)
+    missed = terms.missed(bounds)
+    each = any(one.member == "" for one in read.requirements)
+    parts = ", each member of a group counted once more" if each else ""
+    many = (
+        f"{bounds} bounds, each wrong with probability {missed:.3g}{parts}" if bounds > 1 or each else "one"
+    )
+    click.echo(f"Confidence {terms.confidence:g}: {JOINT[terms.joint]}: {many}.", err=True)
+    most = read.most_samples
+    if most is not None:
+        spend = "" if read.budget is None else f", of which it may spend {read.budget:,}"
+        click.echo(f"Samples: a first verification draws at most {most:,}{spend}.", err=True)
     for requirement in read.requirements:
         out(str(requirement))
         if requirement.is_share and requirement.side != "value" and isinstance(images, int):
-            most = most_that_can_be_shown(images)
+            certified = requirement.quantity != "clean_accuracy"
+            delta = getattr(read.request, "failure_probability", 0.0) if certified else 0.0
+            most = most_that_can_be_shown(images, missed, delta)
             if requirement.threshold > most:
                 click.echo(
                     f"Warning: {requirement}: with {images} inputs no lower bound exceeds {most:.4f}: "

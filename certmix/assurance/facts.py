@@ -120,12 +120,13 @@ def facts_of(found: Verification, request: VerifyRequest) -> Facts:
         run=Path(run.resolve().name),
         checks=tuple(replace(one, message=private.text(one.message)) for one in found.checks),
         judgements=tuple(one._replace(message=private.text(one.message)) for one in found.judgements),
+        claim=found.claim and found.claim.worded(private.text),
         sampling=found.sampling and found.sampling._replace(why=tuple(map(private.text, found.sampling.why))),
     )
     plain = private.plain({**described, "sources": with_paths(described["sources"], _last)})
     guarantee = None if target.is_dir() else (target.name, digest_of(read_file(target)))
     asked = request.as_dict()
-    names = ("images", "samples", "new_seed", "error_rate", "device", "run_code")
+    names = ("resample", "resample_samples", "new_seed", "error_rate", "device", "run_code")
     return Facts(
         named, {name: asked[name] for name in names}, plain, load(run).request,
         None if worst(found.checks) is Outcome.FAILS else _shown(run, private),

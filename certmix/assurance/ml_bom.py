@@ -101,8 +101,9 @@ def _properties(facts: Facts) -> list[dict[str, str]]:
             "certmix:norm": summary.norm, "certmix:inputs": summary.images,
             "certmix:failure probability of each certificate": delta,
             "certmix:intervals": "95 %, two-sided, over inputs drawn at random, certificates taken as right",
-            "certmix:requirements": "their lower bounds are one-sided, 95 %, each by itself",
         }  # fmt: skip
+    if facts.found.claim is not None:
+        said["certmix:requirements"] = "; ".join(facts.found.claim.sentences())
     return _named(said)
 
 

@@ -68,7 +68,7 @@ def prepared(target: str | Path, output: str | Path, request: VerifyRequest) -> 
         refuse_unfinished(Path(target))
     if request.proof is not None:
         raise ParameterError("proof is part of the evidence: leave it out")
-    drawn = request.new_seed is None and request.images > 0
+    drawn = request.new_seed is None and request.resample > 0
     return request.replace(new_seed=randbits(48)) if drawn else request
 
 

@@ -17,18 +17,24 @@ from certmix.files import read_file, what_it_is
 from certmix.types import Dataset
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+TABLES = (*SEPARATORS, ".parquet")
 LARGEST = 1 << 32
 """Bytes of a table."""
 
 
 def find(path: Path) -> Path | None:
     """Return the file if it is a table."""
-    return path if path.is_file() and path.suffix.lower() in (*SEPARATORS, ".parquet") else None
+    return path if path.is_file() and path.suffix.lower() in TABLES else None
 
 
 def load(path: Path, request: Request) -> Dataset:
     """Load a table, a row an input."""
     request.refuse_split(str(path), "give two files")
+    return from_frame(frame_of(path), request, str(path))
+
+
+def frame_of(path: Path, as_text: bool = False) -> Any:
+    """Return the data frame that a file holds, all of it `as_text` if that is asked for; DataError."""
     pandas = optional("pandas", "tables are read by pandas", "tables")
     raw = read_file(path, LARGEST)
     if wrong := what_it_is(raw):
@@ -36,16 +42,15 @@ def load(path: Path, request: Request) -> Dataset:
     try:
         if path.suffix.lower() == ".parquet":
             optional("pyarrow", "Parquet files are read by pyarrow", "tables")
-            frame = pandas.read_parquet(io.BytesIO(raw), engine="pyarrow")
-        else:
-            frame = pandas.read_csv(io.BytesIO(raw), sep=SEPARATORS[path.suffix.lower()])
+            return pandas.read_parquet(io.BytesIO(raw), engine="pyarrow")
+        how = {"dtype": str, "keep_default_na": False} if as_text else {}
+        return pandas.read_csv(io.BytesIO(raw), sep=SEPARATORS[path.suffix.lower()], **how)
     except DataError:
         raise
     except Exception as error:  # parsers share no base class of errors
         raise DataError(
             f"{path} cannot be read ({describe(error)}): mend the table, or save an .npz"
         ) from error
-    return from_frame(frame, request, str(path))
 
 
 def optional(module: str, why: str, extra: str) -> Any:

@@ -57,7 +57,7 @@ def at_sigma(spec: str, sigma: float) -> str:
 
 
 def is_code(spec: str) -> bool:
-    """Whether a spec names what is run when it is loaded, or a mix, which may: not a shipped name, nor a card.
+    """Whether loading a spec runs code that it names, or a mix may name: not of shipped names and cards.
 
     >>> is_code("denoised:cifar10-denoiser-0.50,net.py:net"), is_code("models/net.json")
     (True, False)

@@ -127,7 +127,8 @@ def assert_certified(
     result = certify_given(models, data, runs, remarks, sigma=sigma, alpha=alpha, radii=radii, **options)
     seen = result.outcomes
     proved = np.where(seen.robust == seen.labels, seen.radii[1].radius, 0.0)
-    found = judge(wanted, Figures(seen.indices, {}, {"mixed": proved}, {"mixed": np.inf}))
+    delta = result.summary.failure_probability or 0.0
+    found = judge(wanted, Figures(seen.indices, {}, {"mixed": proved}, {"mixed": np.inf}, {}, delta))
     if found.outcome != Outcome.HOLDS:
         lines = [f"not {wanted}: {found.message}", *_short(result, proved, radius), *remarks]
         raise AssertionError("\n  ".join(lines))

@@ -23,7 +23,8 @@ from certmix.models.zoo import zoo_names
 from certmix.runs.settings import Option, Settings, check_known, fields, settings
 from certmix.runs.sources import named_split
 from certmix.sampling.devices import AUTO, SAMPLED
-from certmix.verification.requirements import Requirement, parse_requirement, written
+from certmix.verification.claim import Terms
+from certmix.verification.requirements import CLASS, Requirement, parse_requirement, written
 
 VERSION = 1
 LONGEST_TEXT, LONGEST_NAME, LARGEST_FILE, LARGEST_NUMBER = 2000, 200, 1 << 20, 10**12
@@ -95,11 +96,26 @@ class ModelClaim(Settings, frozen=True):
     files: Annotated[tuple[str, ...], Option(check=_texts)] = ()
 
 
+class GroupClaim(Settings, frozen=True):
+    """Where a group's names lie: a text, a name a line, or a column of a table, by default the data's."""
+
+    file: _OptionalText = None
+    column: _OptionalText = None
+    checksum: _Checksum = None
+
+    def check(self) -> None:
+        """Refuse a group without a place."""
+        if self.file is None and self.column is None:
+            raise ParameterError("file: name a file, or a column of the data's table")
+
+
 @dataclass(frozen=True)
 class Guarantee:
     """What a guarantee file says: what must hold, of which data and models, certified by which request.
 
-    Paths are relative to the folder of `path`; `lines` are those of the requirements in the file.
+    `terms` say at which confidence, and of what; `groups` name what requirements divide the inputs by, and
+    `budget` is the most samples that a verification may draw.  Paths are relative to the folder of `path`;
+    `lines` are those of the requirements in the file.
     """
 
     requirements: tuple[Requirement, ...]
@@ -108,7 +124,18 @@ class Guarantee:
     robust: ModelClaim
     request: CertifyRequest | DeterministicRequest
     path: Path = field(default=Path("guarantee.toml"), compare=False)
+    terms: Terms = field(default_factory=Terms)
+    groups: Mapping[str, GroupClaim] = field(default_factory=dict)
+    budget: int | None = None
     lines: Mapping[Requirement, int] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def most_samples(self) -> int | None:
+        """The most samples that all inputs take, None where this file alone does not say how many."""
+        request = self.request
+        if not isinstance(request, CertifyRequest) or request.images == "all":
+            return None
+        return int(request.images) * (request.selection_samples + request.samples)
 
     @property
     def asked(self) -> CertifyRequest | DeterministicRequest:
@@ -159,9 +186,12 @@ TABLES = {
     "standard": ModelClaim.__struct_fields__,
     "robust": ModelClaim.__struct_fields__,
     "certificate": CERTIFICATE,
-    "sampling": SAMPLING,
+    "sampling": ("budget", *SAMPLING),
+    "claim": Terms.__struct_fields__,
 }
 """Table -> its keys."""
+GROUPS = "groups"
+"""The table of tables, one a group."""
 
 
 def parse_guarantee(content: str, path: str | Path = "guarantee.toml") -> Guarantee:
@@ -198,43 +228,77 @@ def parse_guarantee(content: str, path: str | Path = "guarantee.toml") -> Guaran
     named = tables["data"]
     if named.get("input_range") == "none":
         named["input_range"] = None
-    images = named.pop("images", 100)
+    images, budget = named.pop("images", 100), tables["sampling"].pop("budget", None)
+    if budget is not None and (type(budget) is not int or not 0 < budget <= LARGEST_NUMBER):
+        told = f"budget = {budget!r:.40}: give a whole number of samples, above 0"
+        raise lines.wrong(("sampling", "budget"), told)
     data = _values(lines, "data", DataClaim, named)
     standard, robust = (_claim(lines, name, tables.get(name)) for name in ("standard", "robust"))
     if robust is None:
         raise lines.wrong(None, "no table [robust]: name the robust classifier h there")
     request = _request(lines, tables, images)
+    if budget is not None and not isinstance(request, CertifyRequest):
+        told = f"budget = {budget}: certificate {request.certificate} draws no samples; leave it out"
+        raise lines.wrong(("sampling", "budget"), told)
+    terms = _values(lines, "claim", Terms, tables.get("claim", {}))
+    groups = _groups(lines, read.get(GROUPS, {}))
+    for one in requirements:
+        if one.group not in (None, CLASS, *groups):
+            told = f"group {one.group} is unknown: use class, or add a table [{GROUPS}.{one.group}]"
+            raise lines.wrong(places.get(one), told)
     for one in requirements if standard is None else ():
         if one.quantity == "clean_accuracy" and one.classifier != "robust":
             told = f"{one.name} needs the standard classifier: add a table [standard], or write "
             raise lines.wrong(places.get(one), f"{told}robust.clean_accuracy")
-    return Guarantee(tuple(requirements), data, standard, robust, request, Path(path), places)
+    return Guarantee(
+        tuple(requirements), data, standard, robust, request, Path(path), terms, groups, budget, places
+    )
+
+
+def _groups(lines: Lines, given: Any) -> dict[str, GroupClaim]:
+    """Return the groups that a file names."""
+    found = {}
+    for name, values in (given if isinstance(given, dict) else {"": given}).items():
+        table = f"{GROUPS}.{name}"
+        if not isinstance(values, dict):
+            raise lines.wrong((GROUPS, name), f"a group is a table: write [{GROUPS}.NAME] and its keys below")
+        if name in (CLASS, "each") or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            told = f"group {name[:40]!r}: give it a name of letters and digits, other than class and each"
+            raise lines.wrong((table, ""), told)
+        for key in values:
+            _known(lines, table, key, GroupClaim.__struct_fields__, f"in [{table}]")
+        found[name] = _values(lines, table, GroupClaim, values)
+    return found
+
+
+def _known(lines: Lines, table: str, key: str, keys: tuple[str, ...], place: str) -> None:
+    """Refuse a key that a table has not."""
+    try:
+        check_known([key], keys)
+    except ParameterError as error:
+        told = f"key {key[:40]!r} {place} is unknown: {str(error).rpartition(': ')[2]}"
+        raise lines.wrong((table, key), told) from None
 
 
 def _tables(lines: Lines, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the tables of a file; those that may be missing are empty."""
-
-    def known(table: str, key: str, keys: tuple[str, ...], place: str) -> None:
-        try:
-            check_known([key], keys)
-        except ParameterError as error:
-            told = f"key {key[:40]!r} {place} is unknown: {str(error).rpartition(': ')[2]}"
-            raise lines.wrong((table, key), told) from None
-
     found: dict[str, dict[str, Any]] = {"data": {}, "sampling": {}, "certificate": {}}
     for name, value in content.items():
+        if name == GROUPS:
+            continue
         if name in TABLES:
             if not isinstance(value, dict):
                 told = f"{name} is a table: write [{name}] and its keys below"
                 raise lines.wrong(("", name), told)
             for key in value:
-                known(name, key, TABLES[name], f"in [{name}]")
+                _known(lines, name, key, TABLES[name], f"in [{name}]")
             found[name] = dict(value)
         elif isinstance(value, dict):
-            told = f"table [{name[:40]}] is unknown: use {', '.join(f'[{table}]' for table in TABLES)}"
+            known = ", ".join(f"[{table}]" for table in (*TABLES, GROUPS))
+            told = f"table [{name[:40]}] is unknown: use {known}"
             raise lines.wrong((name, ""), told)
         else:
-            known("", name, ("version", "requirements"), "at the top")
+            _known(lines, "", name, ("version", "requirements"), "at the top")
     return found
 
 
@@ -340,15 +404,20 @@ def guarantee_text(
         "standard": None if guarantee.standard is None else guarantee.standard.as_dict(),
         "robust": guarantee.robust.as_dict(),
         "certificate": {"name": name} | {key: certificate[key] for key in CERTIFICATE if key in certificate},
-        "sampling": {key: certificate[key] for key in SAMPLING if key in certificate} or None,
+        "sampling": {
+            **{key: certificate[key] for key in SAMPLING if key in certificate},
+            "budget": guarantee.budget,
+        },
+        "claim": guarantee.terms.as_dict(),
+        **{f"{GROUPS}.{name}": one.as_dict() for name, one in guarantee.groups.items()},
     }
     blocks = [
         "\n".join([*(f"# {line}".rstrip() for line in heading.splitlines()), f"version = {VERSION}"]),
         "\n".join(["requirements = [", *demands, "]"]),
     ]
     for table, values in tables.items():
-        if values is not None:
-            rows = [f"{key} = {_value(key, v)}" for key, v in values.items() if v not in (None, ())]
+        rows = [f"{key} = {_value(key, v)}" for key, v in (values or {}).items() if v not in (None, ())]
+        if rows:
             blocks.append("\n".join([f"[{table}]", *rows]))
     return "\n\n".join(blocks) + "\n"
 
@@ -392,6 +461,21 @@ def source_options(guarantee: Guarantee) -> dict[str, Any]:
 def _scale(given: Any, change: Callable[[str], str]) -> Any:
     """Return feature scales with their path changed, if they are a file's."""
     return change(given) if isinstance(given, str) and given != SPREAD else given
+
+
+def named_group(text: str, folder: Path) -> tuple[str, GroupClaim]:
+    """Return a group from ``NAME=FILE``, ``NAME=FILE#COLUMN`` or ``NAME=#COLUMN``, for a file in a folder."""
+    name, equals, place = text.partition("=")
+    file, mark, column = place.rpartition("#") if "#" in place else (place, "", "")
+    if not (name and equals and (file or column)) or (mark and not column):
+        raise ParameterError(f"group {text[:60]!r}: write NAME=FILE, NAME=FILE#COLUMN or NAME=#COLUMN")
+    path = _relative(os.path.abspath(file), folder) if file else None
+    return name, GroupClaim(path, column or None)
+
+
+def beside(text: str, guarantee: Guarantee) -> str:
+    """Return a path that a guarantee names, as seen from the working folder."""
+    return _joined(text, Path(guarantee.path).parent)
 
 
 def _joined(text: str, folder: Path) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.files import digest_of, write_atomically
 from certmix.runs.folder import DESCRIPTION
 from certmix.runs.records import Answers, Records
-from certmix.runs.sources import Sources, absolute, load_data
+from certmix.runs.sources import Sources, absolute, load_data, with_classes
 from certmix.sampling.ballots import LEVELS
 from certmix.sampling.schedule import looks
 from certmix.text import floor_digits
@@ -40,7 +41,9 @@ from certmix.types import CertifiedAccuracy, CleanAccuracy, Dataset, FloatArray,
 from certmix.verification import plain
 from certmix.verification.check_proof import fails, proved
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
-from certmix.verification.guarantee import Guarantee, ModelClaim, relative_claims
+from certmix.verification.claim import Terms
+from certmix.verification.groups import checksum_of, groups_of
+from certmix.verification.guarantee import GroupClaim, Guarantee, ModelClaim, relative_claims
 from certmix.verification.proof import INEQUALITIES, proof_of
 from certmix.verification.requirements import Requirement, written
 from certmix.verification.stored import Run, impossible, load, opened
@@ -343,25 +346,41 @@ def figure_faults(
         yield "mean radii", f"{mean} is more than the mean of the radii"
 
 
-CONFIDENCE = 0.95  # of each lower bound, over images, taken alone
-_MISSED = 0.05
+MISSED = 0.05  # failure probability of a lower bound that stands alone
 
 
-class Figures(NamedTuple):
+@dataclass(frozen=True)
+class Figures:
     """What is judged, by classifier: which images (m,) are right, where known, and certified radii (m,).
 
     Radii are 0 where nothing right is certified.  ``largest`` is the largest that any image could reach,
-    whatever was drawn: the bound of a mean counts radii beyond it as this radius.
+    whatever was drawn: the bound of a mean counts radii beyond it as this radius.  ``groups`` hold the name
+    of each image in each, and an image's certificate is false with probability at most `failure_probability`.
     """
 
     indices: IntArray
     right: Mapping[str, NDArray[np.bool_]]
     radii: Mapping[str, FloatArray]
     largest: Mapping[str, float]
+    groups: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    failure_probability: float = 0.0
+
+    def part(self, group: str | None, member: str | None) -> Figures:
+        """Return the figures of a group's member, all of them of no group."""
+        if group is None:
+            return self
+        held = self.groups[group] == member
+        right, radii = ({name: one[held] for name, one in of.items()} for of in (self.right, self.radii))
+        return replace(self, indices=self.indices[held], right=right, radii=radii)
 
 
-def figures_of(run: Run, wanted: Sequence[int], labels: IntArray) -> Figures:
-    """Return the figures of a run's inputs."""
+def figures_of(
+    run: Run,
+    wanted: Sequence[int],
+    labels: IntArray,
+    groups: Mapping[str, NDArray[np.str_]] | None = None,
+) -> Figures:
+    """Return the figures of a run's inputs; `groups` name them (m,) in the order of those `wanted`."""
     try:
         found = derive_figures(run, wanted, labels)
     except NothingFollowsError as error:
@@ -380,17 +399,25 @@ def figures_of(run: Run, wanted: Sequence[int], labels: IntArray) -> Figures:
         if isinstance(request, Enumerated):
             reach = largest_radii(request, next(iter(run.cells[request.cell].values())).size)
             largest = {row.classifier: most for row, most in zip(request.rows(), reach, strict=True)}
-    return Figures(found.found.indices, found.right, radii, largest)
+    at = np.argsort(wanted)[np.searchsorted(np.sort(wanted), found.found.indices)]
+    named = {name: names[at] for name, names in (groups or {}).items()}
+    delta = request.failure_probability if isinstance(request, CertifyRequest) else 0.0
+    return Figures(found.found.indices, found.right, radii, largest, named, delta)
 
 
 class Judgement(NamedTuple):
-    """The verdict on one requirement; value and lower bound are None where they are unknown."""
+    """The verdict on one requirement of so many inputs; value and lower bound are None where unknown.
+
+    The lower bound is above the population's figure with probability at most `missed`.
+    """
 
     requirement: Requirement
     outcome: Outcome
     value: float | None
     lower: float | None
     message: str
+    inputs: int = 0
+    missed: float = MISSED
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -398,24 +425,32 @@ class Judgement(NamedTuple):
         return {
             "requirement": str(asked), "classifier": asked.classifier, "quantity": asked.quantity,
             "radius": asked.radius, "threshold": asked.threshold, "judged_on": asked.side,
-            "outcome": str(self.outcome),
+            "group": asked.group, "member": asked.member, "inputs": self.inputs,
+            "confidence": 1 - self.missed, "outcome": str(self.outcome),
             "value": value if value is not None and math.isfinite(value) else None,
             "lower_bound": self.lower, "message": self.message,
         }  # fmt: skip
 
 
-def figure(requirement: Requirement, figures: Figures) -> tuple[float, float] | None:
-    """Return a requirement's value and its lower bound over inputs, taken as independent; None if unknown."""
+def figure(requirement: Requirement, figures: Figures, missed: float = MISSED) -> tuple[float, float] | None:
+    """Return a requirement's value and its lower bound for the population of inputs; None if unknown.
+
+    Inputs are taken as independent.  The bound fails with probability `missed`; it is of what is true of the
+    mix, not of what could be certified: a share l of certified inputs leaves (l - delta)/(1 - delta) of true
+    ones, since an input that is not robust is certified with probability delta at most.
+    """
+    figures = figures.part(requirement.group, requirement.member)
     source: Mapping[str, Any] = figures.right if requirement.quantity == "clean_accuracy" else figures.radii
     found = source.get(requirement.classifier)
     if found is None or not len(found):
         return None
+    delta = 0.0 if requirement.quantity == "clean_accuracy" else figures.failure_probability
     if requirement.is_share:
         hits = found
         if requirement.radius is not None:
             hits = (found >= requirement.radius) & (found > 0)
         count = int(np.sum(hits))
-        return count / len(hits), float(clopper_pearson.lower_bound(count, len(hits), _MISSED))
+        return count / len(hits), _true(float(clopper_pearson.lower_bound(count, len(hits), missed)), delta)
     largest = figures.largest[requirement.classifier]
     value = mean_below(found) if np.isfinite(found).all() else math.inf
     if not 0 < largest < math.inf:
@@ -424,29 +459,41 @@ def figure(requirement: Requirement, figures: Figures) -> tuple[float, float] | 
     # the images' indices and looks random.
     order = np.argsort([digest_of(str(index).encode()) for index in figures.indices.tolist()])
     scaled = np.minimum(found[order], largest) / largest
-    lower = betting.lower_bound(np.minimum(scaled, 1.0), _MISSED, planned=len(scaled))
+    lower = _true(betting.lower_bound(np.minimum(scaled, 1.0), missed, planned=len(scaled)), delta)
     return value, max(0.0, float(np.nextafter(lower * largest, 0.0)) * (1 - 2.0**-50))
 
 
-def judge(requirement: Requirement, figures: Figures) -> Judgement:
-    """Return whether a requirement is met."""
-    found = figure(requirement, figures)
+def _true(certified: float, delta: float) -> float:
+    """Return a lower bound of what is true, of one of what is certified, in [0, 1]; rounded down."""
+    return max(0.0, (certified - delta) / (1 - delta) * (1 - 2.0**-50) - 2.0**-52) if delta else certified
+
+
+def judge(requirement: Requirement, figures: Figures, missed: float = MISSED) -> Judgement:
+    """Return whether a requirement is met, a lower bound failing with probability `missed`."""
+    images = len(figures.part(requirement.group, requirement.member).indices)
+    found = figure(requirement, figures, missed)
     if found is None:
         why = "no input has been evaluated"
-        if requirement.classifier != "robust" and len(figures.indices):
+        if not images and len(figures.indices):
+            why = f"none of the {len(figures.indices)} inputs that were taken is of it: take more"
+        elif requirement.classifier != "robust" and images:
             why = "the run has no standard classifier"
-        return Judgement(requirement, Outcome.UNCHECKED, None, None, f"unknown: {why}")
+        return Judgement(requirement, Outcome.UNCHECKED, None, None, f"unknown: {why}", images, missed)
     value, lower = found
-    threshold, images = requirement.threshold, len(figures.indices)
+    threshold = requirement.threshold
     holds = (value if requirement.side == "value" else lower) >= threshold
     shown = f"value {_at_most(value, threshold)}, lower bound {_at_most(lower, threshold)}"
     verb = "reaches" if holds else "is below"
     message = f"{shown}; the {requirement.side} {verb} {written(threshold)}"
-    most = most_that_can_be_shown(images)
+    if requirement.group is not None:
+        message = f"{images} input{'' if images == 1 else 's'}: {message}"
+    certified = requirement.quantity != "clean_accuracy"
+    most = most_that_can_be_shown(images, missed, figures.failure_probability if certified else 0.0)
     if not holds and requirement.side != "value" and requirement.is_share and threshold > most:
         told = f"with {images} inputs no lower bound exceeds {floor_digits(most, 4)}"
         message += f" ({told}: take more, or judge on value)"
-    return Judgement(requirement, Outcome.HOLDS if holds else Outcome.FAILS, value, lower, message)
+    outcome = Outcome.HOLDS if holds else Outcome.FAILS
+    return Judgement(requirement, outcome, value, lower, message, images, missed)
 
 
 def _at_most(x: float, threshold: float) -> str:
@@ -460,20 +507,39 @@ def _at_most(x: float, threshold: float) -> str:
     return floor_digits(x, 20)
 
 
-def most_that_can_be_shown(images: int) -> float:
+def most_that_can_be_shown(images: int, missed: float = MISSED, delta: float = 0.0) -> float:
     """Return the lower bound of a share when all inputs are right: no requirement above it can hold."""
-    return float(clopper_pearson.lower_bound(images, images, _MISSED))
+    return _true(float(clopper_pearson.lower_bound(images, images, missed)), delta)
 
 
 # A guarantee from a run: what the run shows, less a step.
 
 
 def propose(
-    run: Path, path: Path, *, slack: float = 0.02, pin: bool = False
+    run: Path,
+    path: Path,
+    *,
+    slack: float = 0.02,
+    pin: bool = False,
+    terms: Terms | None = None,
+    groups: Mapping[str, GroupClaim] | None = None,
+    per: Sequence[str] = (),
+    budget: int | None = None,
 ) -> tuple[Guarantee, dict[Requirement, str]]:
-    """Return a guarantee whose thresholds lie `slack` below a run's lower bounds, and remarks."""
+    """Return a guarantee whose thresholds lie `slack` below a run's lower bounds, and remarks.
+
+    The bounds of all that was looked at hold together, so that it does not matter what the run showed before
+    thresholds were chosen.  `per` are groups of whose members accuracies are asked for as well: ``class``, or
+    one of `groups`, whose files are seen from the folder of `path`.
+    """
     if not 0 <= slack < 1:
         raise ParameterError(f"slack = {slack}: it must be at least 0 and below 1, such as 0.02")
+    terms = terms or Terms()
+    if terms.joint != "split":
+        raise ParameterError(
+            f"joint = {terms.joint}: thresholds below the bounds of a run need bounds that hold together: "
+            "leave it out, or write it into a file whose thresholds were fixed before the run"
+        )
     stored = load(Path(run))
     refuse_unfinished(Path(run))
     described, request = stored.description, stored.request
@@ -491,30 +557,47 @@ def propose(
         raise RunError(f"{run}/run.json is damaged ({error}): restore it, or run it again") from None
     if dataset.checksum != data.checksum:
         raise RunError(f"{run} was made on other data than lie there now: restore the data, or run it again")
+    dataset = with_classes(dataset, stored.classes)
     positions = spread(len(dataset), request.images)
-    found = figures_of(stored, dataset.indices[positions].tolist(), dataset.labels[positions])
     if isinstance(request, CertifyRequest):
         request = request.replace(certificates=request.certificates[:1])
-    wanted: list[tuple[str, str, float | None]] = [
-        ("robust" if standard is None else "mixed", "clean_accuracy", None),
-        *(("mixed", "certified_accuracy", radius) for radius in request.radii if radius > 0),
-        ("mixed", "mean_certified_radius", None),
+    blank = Guarantee((), data, claims[0], claims[1], request, path, terms, dict(groups or {}), budget)
+    names = groups_of(dataset, blank.groups, blank)
+    found = figures_of(
+        stored, dataset.indices[positions].tolist(), dataset.labels[positions],
+        {name: own[positions] for name, own in names.items()},
+    )  # fmt: skip
+    if unknown := [one for one in per if one not in names]:
+        raise ParameterError(f"group {unknown[0]} is unknown: use one of {', '.join(names)}")
+    radii = [radius for radius in request.radii if radius > 0]
+    clean = "robust" if standard is None else "mixed"
+    wanted = [
+        Requirement(clean, "clean_accuracy", None, 0.0),
+        *(Requirement("mixed", "certified_accuracy", radius, 0.0) for radius in radii),
+        Requirement("mixed", "mean_certified_radius", None, 0.0),
     ]
+    for group in per:
+        for member in sorted(set(found.groups[group].tolist())):
+            part = {"group": group, "member": member}
+            wanted += [one.replace(**part) for one in wanted[: 1 + len(radii[:1])]]
+    wanted = [one for one in wanted if figure(one, found) is not None]
     proposed = {}
-    for classifier, quantity, radius in wanted:
-        seen = figure(Requirement(classifier, quantity, radius, 0.0), found)
-        if seen is None:
-            continue
+    for asked in wanted:
+        seen = figure(asked, found, terms.missed(max(terms.bounds, len(wanted))))
+        assert seen is not None
         value, lower = seen
-        share, digits = quantity != "mean_certified_radius", 2
-        threshold = lower - slack if share else lower * (1 - slack)
-        if threshold > 0 and not share:  # two digits of its own
+        digits = 2
+        threshold = lower - slack if asked.is_share else lower * (1 - slack)
+        if threshold > 0 and not asked.is_share:  # two digits of its own
             digits = max(2, 1 - math.floor(math.log10(threshold)))
         threshold = float(floor_digits(max(threshold, 0.0), digits))
         if threshold > 0:
             shown = floor_digits(value, 4) if math.isfinite(value) else "unbounded"
             remark = f"seen: {shown}, lower bound {floor_digits(lower, 4)}"
-            proposed[Requirement(classifier, quantity, radius, threshold)] = remark
+            proposed[asked.replace(threshold=threshold)] = remark
     if not proposed:
         raise RunError(f"{run} shows nothing above {slack:g} to demand: give a smaller --slack")
-    return Guarantee(tuple(proposed), data, claims[0], claims[1], request, path), proposed
+    if len(proposed) < len(wanted):  # the others were looked at as well
+        terms = terms.replace(bounds=max(terms.bounds, len(wanted)))
+    held = {name: one.replace(checksum=checksum_of(names[name])) for name, one in blank.groups.items()}
+    return replace(blank, requirements=tuple(proposed), terms=terms, groups=held), proposed

@@ -13,7 +13,6 @@ from xml.etree import ElementTree
 
 from certmix.errors import RunError, one_line
 from certmix.verification.checks import SAMPLED_AGAIN, Outcome
-from certmix.verification.judge import CONFIDENCE
 
 if TYPE_CHECKING:
     from certmix.verification.verify import Verification
@@ -48,9 +47,7 @@ def _facts(found: Verification) -> list[str]:
         images = f"{done.reused_images:,} inputs reused, {done.drawn_images:,} drawn for"
         drawn = f"{done.drawn_samples:,} samples drawn."
         lines.append(" ".join([f"sampling: {images}, {drawn}", *done.why]))
-    if found.judgements:
-        told = f"holds with probability {100 * CONFIDENCE:.0f} % taken alone, not all together."
-        lines.append(f"Each lower bound is one-sided, over inputs, and {told}")
+    lines += [] if found.claim is None else found.claim.sentences()
     return [one_line(line) for line in lines]
 
 
@@ -96,6 +93,11 @@ def junit(found: Verification) -> str:
     totals = {"tests": str(len(rows)), "failures": failures, "errors": errors}
     root = ElementTree.Element("testsuites", {"name": "certmix verify", **totals})
     suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(found.target), **totals, "skipped": "0"})
+    claim = {} if found.claim is None else found.claim.as_dict()
+    properties = ElementTree.SubElement(suite, "properties") if claim else suite
+    for name, value in claim.items():
+        if value is not None:
+            ElementTree.SubElement(properties, "property", {"name": name, "value": _xml(str(value))})
     for kind, name, outcome, message in rows:
         case = ElementTree.SubElement(suite, "testcase", {"classname": f"certmix.{kind}", "name": _xml(name)})
         if outcome is Outcome.HOLDS:

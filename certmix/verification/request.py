@@ -28,9 +28,9 @@ class VerifyRequest(Settings, frozen=True):
         Annotated[int, Meta(ge=0)],
         Option("Inputs sampled again in depth, and 20 times as many in a few samples; 0 for none."),
     ] = 5
-    resample_samples: Annotated[
-        Count, Option("Samples drawn again for each input in depth, on average.")
-    ] = 1000
+    resample_samples: Annotated[Count, Option("Samples drawn again for each input in depth, on average.")] = (
+        1000
+    )
     new_seed: Annotated[
         Seed | None, Option("Chooses these inputs and their noise.", shown="drawn, and reported")
     ] = None

@@ -85,8 +85,9 @@ def resample(
     the look at which the run stopped.  Runs without samples have logits and radii computed again.  An honest
     run fails with probability at most `asked.error_rate`.
 
-    `asked.resample` are drawn in depth, with `asked.resample_samples` of each on average besides those of the selection,
-    and `WIDE` times as many in a few samples.  `dataset` and `models` are those of a run of Python objects.
+    `asked.resample` are drawn in depth, with `asked.resample_samples` of each on average besides those of
+    the selection, and `WIDE` times as many in a few samples.  `dataset` and `models` are those of a run of
+    Python objects.
     """
     if asked.resample == 0:
         return []
@@ -170,7 +171,7 @@ def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
 
 def _cases_again(again: Again, request: Enumerated) -> CheckResult:
     """Every answer of the chosen images must be what the model says of that case again, but for rounding."""
-    indices, faults, shown = list(again.places)[: again.asked.images], Faults(), again.module
+    indices, faults, shown = list(again.places)[: again.asked.resample], Faults(), again.module
     assert isinstance(shown, Shown)
     together = again.run.description.get("batch_size")
     if together is not None and not (is_whole(together) and 1 <= together < 1 << 20):

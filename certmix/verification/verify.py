@@ -29,9 +29,11 @@ from certmix.runs.sources import Loaded, Sources, SourcesOf, absolute, load_data
 from certmix.sampling import resolve_device
 from certmix.tables.result import Result
 from certmix.tables.table import Table
-from certmix.verification.checks import CheckResult, Outcome, worst
+from certmix.verification.checks import CheckResult, Outcome, judged, worst
+from certmix.verification.claim import Claim
+from certmix.verification.groups import Groups, checksum_of, expanded, groups_of
 from certmix.verification.guarantee import Guarantee, read_guarantee, source_options
-from certmix.verification.judge import CONFIDENCE, Judgement, figures_of, judge, write_proof
+from certmix.verification.judge import Judgement, figures_of, judge, write_proof
 from certmix.verification.rederive import (
     MODEL_CHECKS,
     PUBLISHED,
@@ -41,6 +43,7 @@ from certmix.verification.rederive import (
     rederive,
 )
 from certmix.verification.request import VerifyRequest
+from certmix.verification.requirements import Requirement
 from certmix.verification.resample import resample
 from certmix.verification.stored import load, opened, read_description
 
@@ -288,8 +291,9 @@ Again = Callable[[int, int], None] | None
 class Verification(Result):
     """What came out of a guarantee or a run: checks, and verdicts on requirements.
 
-    ``run`` is the run folder, None if none was reached; ``sampling`` what was reused and drawn, None for
-    runs; ``lines`` those of the requirements in the guarantee file.
+    ``run`` is the run folder, None if none was reached; ``sampling`` what was reused and drawn, and ``claim``
+    of what and at which confidence verdicts are, None for runs; ``lines`` those of the requirements in the
+    guarantee file.
     """
 
     target: str
@@ -299,6 +303,7 @@ class Verification(Result):
     checks: tuple[CheckResult, ...]
     judgements: tuple[Judgement, ...] = ()
     lines: dict[str, int] = field(default_factory=dict)
+    claim: Claim | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -307,7 +312,7 @@ class Verification(Result):
 
     def __str__(self) -> str:
         lines = [f"{one[2]}: {one[1]}: {one[3]}" for one in self.table.rows]
-        return "\n  ".join([self.table.title, *lines]) + "\n"
+        return "\n  ".join([self.table.title, *lines, *self.table.notes]) + "\n"
 
     @property
     def table(self) -> Table:
@@ -317,7 +322,8 @@ class Verification(Result):
         rows = tuple((kind, name, str(outcome), said) for kind, name, outcome, said in judged + checked)
         held = sum(outcome is Outcome.HOLDS for _, _, outcome, _ in judged + checked)
         title, about = f"{self.kind} {self.target}: {self.outcome}", f"{held} of {len(rows)} hold"
-        return Table("verification", title, about, ("kind", "name", "outcome", "message"), rows)
+        notes = () if self.claim is None else tuple(self.claim.sentences())
+        return Table("verification", title, about, ("kind", "name", "outcome", "message"), rows, notes)
 
     @property
     def exit_code(self) -> int:
@@ -332,7 +338,8 @@ class Verification(Result):
             "run": None if self.run is None else str(self.run),
             "sampling": None if self.sampling is None else self.sampling._asdict(),
             "requirements": [one.as_dict() for one in self.judgements],
-            "confidence": CONFIDENCE if self.judgements else None,
+            "confidence": None if self.claim is None else self.claim.confidence,
+            "claim": None if self.claim is None else self.claim.as_dict(),
             "checks": [check.as_dict() for check in self.checks],
         }  # fmt: skip
 
@@ -430,9 +437,12 @@ def verify_guarantee(
     named: dict[str, Any] = {"named_by": str(guarantee.path), "run_code": request.run_code}
     sources, chosen = SourcesOf(**source_options(guarantee), **named), resolve_device(request.device)
     loaded = load_models(guarantee.request, sources, chosen, say)
-    broken = _identity_checks(guarantee, loaded, Path(request.runs))
+    dataset = loaded.dataset
+    groups = groups_of(dataset, guarantee.groups, guarantee)
+    asked = _Asked.of(guarantee, loaded, groups)
+    broken = _identity_checks(guarantee, loaded, groups, Path(request.runs))
     if worst(broken) is Outcome.FAILS:
-        return _result(guarantee, None, broken, why="data or a pinned model changed")
+        return _result(asked, None, broken, why="data, a group or a pinned model changed")
     planned = plan(guarantee, sources, loaded, Path(request.runs))
     for sentence in planned.why:
         say(sentence)
@@ -444,7 +454,7 @@ def verify_guarantee(
         else:
             before = recheck(stored.folder, loaded.dataset) + behaviour(stored.folder, loaded, chosen)
         if worst(before) is Outcome.FAILS:
-            return _result(guarantee, planned.folder, [*broken, *before])
+            return _result(asked, planned.folder, [*broken, *before])
     sampling = draw(
         guarantee, sources, loaded, planned, fresh=request.fresh, device=request.device,
         batch_size=request.batch_size, progress=progress, say=say,
@@ -452,42 +462,75 @@ def verify_guarantee(
     checks = broken + rederive(planned.folder, device=request.device, run_code=request.run_code)
     checks += [] if _changed(checks) else resample(planned.folder, request, progress=again)
     if worst(checks) is Outcome.FAILS:
-        return _result(guarantee, planned.folder, checks, sampling=sampling)
+        return _result(asked, planned.folder, checks, sampling=sampling)
     checks += _proof(planned.folder, request, checks)
-    dataset = loaded.dataset
-    labels = np.asarray(dataset.labels)[spread(len(dataset), guarantee.asked.images)]
-    found = figures_of(load(planned.folder), planned.indices, labels)
-    judged = [judge(one, found) for one in guarantee.requirements]
-    return _result(guarantee, planned.folder, checks, judged, sampling=sampling)
+    positions = spread(len(dataset), guarantee.asked.images)
+    labels, parts = np.asarray(dataset.labels)[positions], {k: own[positions] for k, own in groups.items()}
+    found = figures_of(load(planned.folder), planned.indices, labels, parts)
+    verdicts = [judge(one, found, asked.claim.missed) for one, _ in asked.requirements]
+    return _result(asked, planned.folder, checks, verdicts, sampling=sampling)
+
+
+class _Asked(NamedTuple):
+    """What is judged: requirements, each with the one of the file that asks for it, and what that claims."""
+
+    guarantee: Guarantee
+    requirements: list[tuple[Requirement, Requirement]]
+    claim: Claim
+
+    @classmethod
+    def of(cls, guarantee: Guarantee, loaded: Loaded, groups: Groups) -> _Asked:
+        """Return what a guarantee asks of data and models."""
+        wanted = expanded(guarantee, groups)
+        bounds = guarantee.terms.sharing(one for one, _ in wanted)
+        norms = {
+            role: model.parts["normalisation"]
+            for role, model in loaded.models.items()
+            if model is not None and model.parts.get("normalisation", "None") != "None"
+        }
+        return cls(
+            guarantee, wanted,
+            Claim.of(guarantee.terms, bounds, guarantee.asked, loaded.dataset, norms),
+        )  # fmt: skip
 
 
 def _result(
-    guarantee: Guarantee,
+    asked: _Asked,
     run: Path | None,
     checks: Iterable[CheckResult],
-    judged: Iterable[Judgement] | None = None,
+    verdicts: Iterable[Judgement] | None = None,
     *,
     why: str = "",
     sampling: Sampling | None = None,
 ) -> Verification:
     """Return what came out: verdicts, or why nothing was judged."""
-    if judged is None:
+    if verdicts is None:
         why = why or (CHANGED if _changed(checks) else CONTRADICTS)
         sampling = sampling or Sampling(0, 0, 0, 0, (f"Not sampled: {why}.",))
         told = f"not judged: {why}"
-        judged = [Judgement(one, Outcome.UNCHECKED, None, None, told) for one in guarantee.requirements]
-    lines = {str(requirement): line for requirement, line in guarantee.lines.items()}
-    return Verification(str(guarantee.path), "guarantee", run, sampling, tuple(checks), tuple(judged), lines)
+        verdicts = [Judgement(one, Outcome.UNCHECKED, None, None, told) for one, _ in asked.requirements]
+    guarantee = asked.guarantee
+    lines = {
+        str(one): guarantee.lines[named] for one, named in asked.requirements if named in guarantee.lines
+    }
+    return Verification(
+        str(guarantee.path), "guarantee", run, sampling, tuple(checks), tuple(verdicts), lines, asked.claim
+    )
 
 
-def _identity_checks(guarantee: Guarantee, loaded: Loaded, runs: Path) -> list[CheckResult]:
-    """Are the data, and the models that are pinned, those that the guarantee is about?"""
+def _identity_checks(guarantee: Guarantee, loaded: Loaded, groups: Groups, runs: Path) -> list[CheckResult]:
+    """Are the data, their groups, and the models that are pinned, those that the guarantee is about?"""
     pins: list[tuple[str, str | None, Any]] = [("data", guarantee.data.checksum, loaded.dataset)]
     for role in ("standard", "robust"):
         claim = getattr(guarantee, role)
         if claim is not None and claim.pin:
             pins.append((f"{role} classifier", claim.checksum, getattr(loaded, role)))
     found = []
+    for name, named in guarantee.groups.items():
+        if named.checksum is not None:
+            own, what = checksum_of(groups[name]), f"pinned group {name}"
+            said = f"{own[:12]} is not {named.checksum[:12]}, that of the guarantee: restore its names"
+            found.append(judged(what, [(None, said)] * (own != named.checksum), f"checksum {own[:12]}"))
     for what, wanted, now in pins:
         doubt, outcome = getattr(now, "doubt", ""), Outcome.HOLDS
         said = f"checksum {now.checksum[:12]} as in the guarantee"

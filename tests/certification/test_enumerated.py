@@ -90,7 +90,7 @@ def test_a_run_is_verified_attacked_in_vain_and_caught_where_it_claims_more(sour
         told[0, :5] = 2 * 20 + 19
         store.write(cell, [0], told)
     checks = {
-        one.check: one for one in verify(folder, VerifyRequest(images=4, new_seed=1), sources=given).checks
+        one.check: one for one in verify(folder, VerifyRequest(resample=4, new_seed=1), sources=given).checks
     }
     assert checks["radii again"].outcome == "fails" and 0 in checks["radii again"].images
     assert checks["published files"].outcome == "fails"

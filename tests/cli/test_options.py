@@ -158,8 +158,8 @@ MODES = [
     Mode("verify", "guarantee.toml --format json", {"details"}, {"format_": "text"}),
     Mode("evidence", "guarantee.toml --new-seed 3"),
     Mode("evidence", "run --new-seed 3", {"runs", "fresh", "batch_size"}),
-    Mode("evidence", "run --resample 0", {"samples", "new_seed", "error_rate", "device"}, only={"samples", "new_seed", "error_rate", "device"}),
-    Mode("guarantee init", "run --output made.toml", only={"output", "slack", "pin"}),
+    Mode("evidence", "run --resample 0", {"resample_samples", "new_seed", "error_rate", "device"}, only={"resample_samples", "new_seed", "error_rate", "device"}),
+    Mode("guarantee init", "run --output made.toml", only={"output", "slack", "pin", "groups", "per", "confidence", "unit", "domain", "budget"}),
     Mode("guarantee init", "run --output guarantee.toml", only={"force"}, refused=True),
     Mode("guarantee init", "run --output -", {"force"}),
     Mode("guarantee check", "guarantee.toml"),
@@ -175,6 +175,7 @@ MODES = [
 VALUES = {
     "alpha": "0.8", "alphas": "0.5,1", "apart": "", "as_printed": "", "assume_selected": "", "at_radius": "0.3",
     "attack": "apgd-ce", "autoattack": "", "batch_size": "7", "best": "", "beta": "0.9",
+    "budget": "5000", "confidence": "0.9", "domain": "a box", "groups": "site=sites.txt", "per": "class", "unit": "volts",
     "bound": "clopper-pearson-two-sided", "bound_method": "interval", "arithmetic": "exact", "cases": "9", "certificate": "smoothing",
     "certificates": "exact", "certified": "", "certify_images": "3", "check": "2", "clamp": "relu", "classes": "7", "classifier": "other.py:c",
     "clean_accuracy_floor": "0.4", "compiled": "off", "conditional": "", "consistency": "1",
@@ -296,6 +297,7 @@ def made(tmp_path_factory) -> Path:
     (folder / "log.tsv").write_text(log)
     (folder / "other.tsv").write_text(log.replace("0.250", "0.412"))
     (folder / "counts.txt").write_text("90 10 0\n5 95 1\n100 0 0\n")
+    (folder / "sites.txt").write_text("a\n" * 12)
     return folder
 
 

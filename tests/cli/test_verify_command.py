@@ -64,6 +64,13 @@ def test_every_format_in_one_go_and_exit_0(command, guarantee):
     assert set(kept) - set(every) == {line for line in kept if "(see --details)" in line} != set()
     assert (out / "github").read_text().startswith("::notice title=certmix verify%3A holds::")
     assert (out / "markdown").read_text().startswith("## certmix verify")
+    claim = found["claim"]
+    assert (claim["confidence"], claim["bounds"], claim["failure_probability"]) == (0.95, 1, 0.001)
+    told = {one.get("name"): one.get("value") for one in suite.iter("property")}
+    assert told == {name: str(value) for name, value in claim.items() if value is not None}
+    for one in ("text", "markdown", "github", "junit"):
+        shown = (out / one).read_text().replace("\\", "")
+        assert "4 of 12 inputs of points, test" in shown and "2 numbers in [0, 1]" in shown, one
     names = {check["check"] for check in found["checks"]}
     assert len(names) > 10
     again = command("verify", "--run-code", guarantee, "--resample", 2, "--new-seed", 5, "--details")

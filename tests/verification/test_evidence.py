@@ -30,7 +30,7 @@ from certmix.verification.guarantee import guarantee_text
 from certmix.verification.judge import propose
 
 pytestmark = pytest.mark.filterwarnings("ignore::certmix.errors.CertmixWarning")  # what a guarantee draws
-HOW: dict[str, Any] = dict(run_code=True, images=1, samples=100, new_seed=5)
+HOW: dict[str, Any] = dict(run_code=True, resample=1, resample_samples=100, new_seed=5)
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -178,7 +178,7 @@ def test_what_does_not_hold_or_was_not_checked_never_passes(runs, guarantee, tmp
     assert unchecked.meaning.startswith("could not be checked: robust model checksum")
 
     again = certmix.evidence(
-        guarantee, tmp_path / "again", runs=str(guarantee.parent), run_code=True, images=0, progress=False
+        guarantee, tmp_path / "again", runs=str(guarantee.parent), run_code=True, resample=0, progress=False
     )
     assert (again.result, again.exit_code) == ("WARNED", 0)
     assert check_statement(read(again, "statement.json"))["warnedTests"] == [
@@ -210,7 +210,7 @@ def test_the_same_input_gives_the_same_bytes_but_for_the_time(evidence, runs, tm
 
 
 def test_the_seed_is_drawn_and_told(runs, tmp_path):
-    made = certmix.evidence(runs["lipschitz"], tmp_path / "told", progress=False, run_code=True, images=1)
+    made = certmix.evidence(runs["lipschitz"], tmp_path / "told", progress=False, run_code=True, resample=1)
     (how,) = (
         one
         for one in read(made, "statement.json")["predicate"]["configuration"]

@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from certmix.certification.request import CertifyRequest, GivenConstant, Margin
 from certmix.errors import ParameterError
+from certmix.verification.claim import Terms
 from certmix.verification.guarantee import (
     DataClaim,
+    GroupClaim,
     Guarantee,
     ModelClaim,
     guarantee_text,
+    named_group,
     parse_guarantee,
     read_guarantee,
     relative_claims,
@@ -97,8 +100,27 @@ def guarantees(draw):
     demands = [
         Requirement("mixed", "certified_accuracy", draw(st.floats(0, 9)), draw(st.floats(0, 1))),
         Requirement("mixed", "mean_certified_radius", None, draw(st.floats(0, 9)), "value"),
+        Requirement(
+            "robust", "clean_accuracy", None, 0.5, "value", "site", draw(st.sampled_from(["", "a b", "c"]))
+        ),
     ]
-    return Guarantee(tuple(demands), data, draw(st.none() | models()), draw(models()), draw(requests()))
+    request, words = draw(requests()), st.none() | names
+    terms = Terms(
+        draw(st.floats(0.01, 0.99)),
+        draw(st.sampled_from(["split", "verdict"])),
+        draw(st.integers(1, 9)),
+        draw(words),
+        draw(words),
+    )
+    groups = {
+        "site": GroupClaim(draw(names), draw(words), draw(digests)),
+        "s-2": GroupClaim(None, draw(names)),
+    }
+    budget = draw(st.none() | st.integers(1, 10**12)) if isinstance(request, CertifyRequest) else None
+    return Guarantee(
+        tuple(demands), data, draw(st.none() | models()), draw(models()), request, terms=terms,
+        groups=groups, budget=budget,
+    )  # fmt: skip
 
 
 @given(guarantees())
@@ -143,6 +165,13 @@ WRONG = {
     "nul in a path": ("nets.py:linear", r"a\u0000b", 12, "unprintable"),
     "long name": ("points.npz", "x" * 300, 8, "too long"),
     "sampling of what draws none": ('"exact"\nalpha = 0.76\nsigma = 0.25', '"margin"\nalpha = 0.76', 23, "draws no samples"),
+    "unknown group": ("certified_accuracy@0.5", "certified_accuracy@0.5 of site a", 3, "add a table [groups.site]"),
+    "key of a group": ("[data]", "[groups.site]\nfiles = 'a'\n[data]", 8, "files"),
+    "group without a place": ("[data]", "[groups.site]\n[data]", 7, "name a file"),
+    "group of a name that is taken": ("[data]", "[groups.class]\nfile = 'a'\n[data]", 7, "other than class and each"),
+    "confidence": ("[data]", "[claim]\nconfidence = 95\n[data]", 8, "between 0 and 1"),
+    "joint": ("[data]", "[claim]\njoint = 'each'\n[data]", 8, "use one of split, verdict"),
+    "budget": ("samples = 300", "budget = 0", 25, "above 0"),
     "option of another certificate": ("sigma = 0.25", "sigma = 0.25\nmax_radius = 1", 23, "leave it out"),
 }  # fmt: skip
 
@@ -228,3 +257,15 @@ def test_stored_paths_become_relative_and_come_back(tmp_path: Path, monkeypatch)
     back = source_options(Guarantee((), data, None, robust, CertifyRequest(1, 1), folder / "g.toml"))
     names = ("data", "robust", "robust_weights", "robust_normalize")
     assert {name: os.path.normpath(back[name]) for name in names} == {name: stored[name] for name in names}
+
+
+def test_groups_are_named_on_the_command_line_as_in_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text, wanted in (
+        ("site=a.txt", GroupClaim("../a.txt")), ("site=d/t.csv#where", GroupClaim("../d/t.csv", "where")),
+        ("site=#where", GroupClaim(None, "where")),
+    ):  # fmt: skip
+        assert named_group(text, tmp_path / "ci") == ("site", wanted)
+    for text in ("site", "site=", "=a.txt", "site=#", "site=a#"):
+        with pytest.raises(ParameterError, match="write NAME=FILE"):
+            named_group(text, tmp_path)

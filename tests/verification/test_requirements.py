@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import math
+from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
+from certmix.bounds import clopper_pearson
 from certmix.errors import ParameterError
 from certmix.verification.checks import Outcome
+from certmix.verification.claim import Terms
 from certmix.verification.judge import Figures, figure, judge, most_that_can_be_shown
 from certmix.verification.requirements import Requirement, parse_requirement
 
@@ -41,12 +46,13 @@ radius_values = st.floats(0, 1e3) | st.sampled_from([8 / 255, 1 / 255, 0.5])
     st.sampled_from(["mixed", "robust", "standard"]),
     st.sampled_from(["certified_accuracy", "clean_accuracy", "mean_certified_radius"]),
     radius_values, shares, st.sampled_from(["lower bound", "value"]),
+    st.sampled_from([(None, None), ("class", "ship"), ("class", ""), ("site", "north west >= 2"), ("s-1", "\u00e9")]),
 )  # fmt: skip
-def test_a_requirement_reads_back_from_its_text(classifier, quantity, radius, threshold, side):
+def test_a_requirement_reads_back_from_its_text(classifier, quantity, radius, threshold, side, part):
     if classifier == "standard":
         quantity = "clean_accuracy"
     asked = Requirement(
-        classifier, quantity, radius if quantity == "certified_accuracy" else None, threshold, side
+        classifier, quantity, radius if quantity == "certified_accuracy" else None, threshold, side, *part
     )
     assert parse_requirement(str(asked)) == asked
 
@@ -79,6 +85,8 @@ def test_any_text_is_a_requirement_or_refused_in_one_line(text):
         ("certified_accuracy@1/0 >= 0.5", "finite"),
         ("mean_certified_radius >= 1e999", "finite"),
         ("clean_accuracy >= 0,5", "a point in decimals"),
+        ("clean_accuracy of ship >= 0.5", "of class ship"),
+        ("clean_accuracy of each >= 0.5", "of each class"),
         ("__import__('os').system('x')", "write for example"),
         ("clean_accuracy >= (0.5)", "write for example"),
     ],
@@ -187,3 +195,65 @@ def test_printed_figures_never_contradict_the_verdict(hits, more, threshold):
 def test_a_hopeless_requirement_says_so():
     judged = judge(parse_requirement("clean_accuracy >= 0.99"), figures([0.5] * 20))
     assert "no lower bound exceeds 0.8608" in judged.message
+
+
+# Parts of the inputs, and several requirements at one confidence.
+
+
+def test_a_part_is_judged_on_its_own_inputs():
+    found = replace(figures([0.5, 0.5, 0.0, 0.5, 0.0]), groups={"site": np.array(["a", "a", "a", "b", "b"])})
+    value, lower = figure(parse_requirement("certified_accuracy@0.5 of site a >= 0"), found)
+    assert (value, lower) == (2 / 3, float(clopper_pearson.lower_bound(2, 3, 0.05)))
+    radius = parse_requirement("mean_certified_radius of site b >= 0.24 on value")
+    assert judge(radius, found).outcome is HOLDS and judge(radius, found).inputs == 2
+    none = judge(parse_requirement("clean_accuracy of site c >= 0"), found)
+    assert none.outcome is UNCHECKED and "none of the 5 inputs" in none.message
+    told = judge(parse_requirement("clean_accuracy of site b >= 0.9"), found).message
+    assert told.startswith("2 inputs: ") and "no lower bound exceeds 0.2236" in told
+
+
+@pytest.mark.parametrize("delta", [0.0, 0.001, 0.2])
+@pytest.mark.parametrize("inputs, missed", [(1, 0.05), (20, 0.05), (60, 0.003)])
+def test_the_bound_of_a_certified_share_holds_for_the_true_one(inputs, missed, delta):
+    """Exact: certificates are false as often as they may be, wherever the mix is not robust."""
+    lowest = [
+        figure(
+            parse_requirement("certified_accuracy@0.5 >= 0"),
+            replace(figures([0.5] * k + [0.0] * (inputs - k)), failure_probability=delta), missed,
+        )[1]
+        for k in range(inputs + 1)
+    ]  # fmt: skip
+    worst = 0.0
+    for true in np.linspace(0, 0.999, 60):
+        chances = binom.pmf(np.arange(inputs + 1), inputs, true + delta * (1 - true))
+        worst = max(worst, float(chances[np.array(lowest) > true].sum()))
+    assert 0.2 * missed * (delta < missed) <= worst <= missed * (1 + 1e-9)
+
+
+def test_certificates_that_may_be_false_lower_every_certified_bound_and_no_other():
+    sure, unsure = figures([0.5] * 50), replace(figures([0.5] * 50), failure_probability=0.01)
+    for text, lower in (
+        ("certified_accuracy@0.5 >= 0", True),
+        ("mean_certified_radius >= 0", True),
+        ("clean_accuracy >= 0", False),
+    ):
+        asked = parse_requirement(text)
+        assert (figure(asked, unsure)[1] < figure(asked, sure)[1]) is lower
+        assert figure(asked, unsure)[0] == figure(asked, sure)[0]
+
+
+def test_requirements_share_one_confidence():
+    """Two thresholds of one figure have one bound; figures that are held against as they are have none."""
+    texts = [
+        "clean_accuracy >= 0.5",
+        "clean_accuracy >= 0.6",
+        "clean_accuracy of class a >= 0.5",
+        "robust.clean_accuracy >= 0.7 on value",
+    ]
+    asked = [parse_requirement(text) for text in texts]
+    for terms, bounds in ((Terms(), 2), (Terms(bounds=7), 7), (Terms(joint="verdict", bounds=7), 1)):
+        assert terms.sharing(asked) == bounds
+        assert Fraction(terms.missed(bounds)) * bounds <= Fraction(1, 20) + Fraction(1, 10**16)
+    assert Terms().sharing(asked[3:]) == 0
+    alone, shared = (judge(asked[0], figures([0.5] * 50), missed) for missed in (0.05, 0.025))
+    assert shared.lower < alone.lower and shared.as_dict()["confidence"] == 0.975

@@ -69,7 +69,9 @@ def test_what_was_done_is_reported(runs):
     assert "10 inputs chosen by seed 77, 2,200 samples: 22 stretches whole, 0 in part" in same.message
     assert "(e-value 0." in new.message and "refuted from 2000)" in new.message
     assert seen == [(k, len(seen)) for k in range(1, len(seen) + 1)]
-    seeds = {again(fixed, resample=1, resample_samples=10)[1].message.partition("seed ")[2][:12] for _ in range(2)}
+    seeds = {
+        again(fixed, resample=1, resample_samples=10)[1].message.partition("seed ")[2][:12] for _ in range(2)
+    }
     assert len(seeds) == 2
     with pytest.raises(ParameterError, match="not the run's own"):
         again(fixed, new_seed=0)

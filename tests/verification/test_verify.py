@@ -111,6 +111,10 @@ def verified(folder: Path, **options):
     return verify(folder / "guarantee.toml", settings(folder, **options))
 
 
+def verified_of(folder: Path, name: str):
+    return verify(folder / name, settings(folder))
+
+
 def failing(found) -> list[str]:
     return [check.check for check in found.checks if check.outcome is Outcome.FAILS]
 
@@ -393,6 +397,72 @@ def test_a_description_that_was_altered_is_refused_or_written_elsewhere(folder, 
         assert (found.exit_code == 0) == (failing(found) == [])
         assert json.loads((found.run / "run.json").read_text())[part] == described[part]
     assert contents(run) == held
+
+
+# Parts of the inputs.
+
+SITES = ["a", "a", "b"] * 4
+
+
+def sliced(folder: Path, *demands: str, more: str = "") -> None:
+    """Have the guarantee ask this, with a group of sites in a file and one in a column."""
+    (folder / "sites.txt").write_text("\n".join(SITES) + "\n")
+    (folder / "t.csv").write_text("\n".join(["x,where", *(f"{k},w{k % 2}" for k in range(12))]) + "\n")
+    asked = ", ".join(f'"{one}"' for one in demands)
+    groups = '[groups.site]\nfile = "sites.txt"\n[groups.where]\nfile = "t.csv"\ncolumn = "where"\n'
+    (folder / "guarantee.toml").write_text(TEXT.format(requirements=asked) + groups + more)
+
+
+def test_classes_and_slices_have_requirements_of_their_own(folder, monkeypatch):
+    no_noise(monkeypatch)
+    sliced(
+        folder, "clean_accuracy of each site >= 0 on value", "certified_accuracy@0.25 of class b >= 0",
+        "certified_accuracy@0.25 >= 0", "robust.clean_accuracy of where w1 >= 0.9 on value",
+    )  # fmt: skip
+    found = verified(folder)
+    told = {str(one.requirement): one for one in found.judgements}
+    labels, places = np.load("points.npz")["labels"], np.arange(0, 12, 2)  # six of twelve
+    assert told["clean_accuracy of site a >= 0 on value"].inputs == sum(SITES[k] == "a" for k in places)
+    assert told["clean_accuracy of site b >= 0 on value"].inputs == 2
+    of_class = told["certified_accuracy@0.25 of class b >= 0"]
+    assert (of_class.inputs, of_class.outcome) == (int((labels[places] == 1).sum()), Outcome.HOLDS)
+    unseen = told["robust.clean_accuracy of where w1 >= 0.9 on value"]
+    assert unseen.outcome is Outcome.UNCHECKED and "take more" in unseen.message and found.exit_code == 2
+    assert (found.claim.bounds, found.claim.missed, set(found.lines)) == (2, 0.025, set(told))
+
+
+@pytest.mark.parametrize(
+    "demand, spoil, told",
+    [
+        ("clean_accuracy of site c >= 0", "", "no input's site is 'c': use one of a, b"),
+        ("clean_accuracy of site a >= 0", "a\n" * 11, "names 11 inputs, points holds 12"),
+        ("clean_accuracy of site a >= 0", "a\n\n" * 6, "row 2"),
+        ("clean_accuracy of where w >= 0", "", "no input's where is 'w': use one of w0, w1"),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused(folder, demand, spoil, told):
+    sliced(folder, demand)
+    if spoil:
+        (folder / "sites.txt").write_text(spoil)
+    with pytest.raises(ParameterError, match=told):
+        verified(folder)
+
+
+def test_a_proposal_for_parts_pins_them_and_counts_every_bound(command, folder):
+    sliced(folder, "clean_accuracy >= 0")
+    run = verified(folder).run
+    how = ("--group", "site=sites.txt", "--per", "site", "--per", "class", "--slack", 0, "--domain", "a box")
+    done = command("guarantee", "init", run, "--output", "ci.toml", "--budget", 10**6, *how)
+    assert done.code == 0 and "--run-code" in done.err, done.err
+    made = read_guarantee("ci.toml")
+    assert {one.group for one in made.requirements} == {None, "site", "class"}
+    assert made.terms.bounds >= len(made.requirements) and made.terms.domain == "a box"
+    assert verified_of(folder, "ci.toml").exit_code == 0
+    assert command("guarantee", "check", "ci.toml").code == 0
+    (folder / "sites.txt").write_text("b\n" + "\n".join(SITES[1:]))
+    assert failing(verified_of(folder, "ci.toml")) == ["pinned group site"]
+    refused = command("guarantee", "init", run, "--output", "no.toml", "--per", "where")
+    assert refused.code == 2 and "group where is unknown: use one of class" in refused.err
 
 
 # Models: pins, runs that are only read, and models that end the program.
