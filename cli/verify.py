@@ -250,10 +250,9 @@ def check(file: Path) -> int:
         f"{bounds} bounds, each wrong with probability {missed:.3g}{parts}" if bounds > 1 or each else "one"
     )
     click.echo(f"Confidence {terms.confidence:g}: {JOINT[terms.joint]}: {many}.", err=True)
-    most = read.most_samples
-    if most is not None:
-        spend = "" if read.budget is None else f", of which it may spend {read.budget:,}"
-        click.echo(f"Samples: a first verification draws at most {most:,}{spend}.", err=True)
+    if read.most_samples is not None:
+        spend = "" if read.budget is None else f"; the budget is {read.budget:,}"
+        click.echo(f"Samples: a first verification draws at most {read.most_samples:,}{spend}.", err=True)
     for requirement in read.requirements:
         out(str(requirement))
         if requirement.is_share and requirement.side != "value" and isinstance(images, int):

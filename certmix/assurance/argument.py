@@ -40,7 +40,8 @@ def argument_of(facts: Facts, made: Collection[str], left_out: dict[str, str]) -
     template = (files("certmix.assurance") / "argument.md.j2").read_text(encoding="utf-8")
     text = environment.from_string(template).render(
         facts=facts, files=made, left_out=left_out, named=FILES.items(), version=version("certmix"),
-        letters=LETTERS, domain=_domain(facts), judged=facts.found.judgements, claim=facts.found.claim, predicate=TEST_RESULT,
+        letters=LETTERS, domain=_domain(facts), judged=facts.found.judgements,
+        claim=facts.found.claim, predicate=TEST_RESULT,
         blank="_" * 24, table=re.sub("^#+ ", "### ", table).rstrip(),
         log=markdown(facts.found).partition("\n\n")[2].rstrip(),
     )  # fmt: skip
