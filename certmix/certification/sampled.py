@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -55,8 +56,13 @@ AHEAD = {"cuda": 2}
 SEQUENTIAL = 0.1
 """Share of the most samples that is reckoned with where sampling ends early: less than most runs draw."""
 
-MOST_IMAGES = 64
-"""Images that are sampled together, at most."""
+BATCHES = {"cuda": 4}
+"""Batches that the first looks of a round's images fill on a GPU: short ones are one among several."""
+
+MOST_IMAGES = {"cuda": 1024}
+"""Images that are sampled together, at most; `FEW_IMAGES` elsewhere."""
+
+FEW_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -277,9 +283,10 @@ class _Round:
 def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handler:
     """Return what draws for jobs, round by round, all samples that the request wants.
 
-    As many images are on their way at a time as fill a batch with their first looks, so that short
-    requests do not leave a GPU idle; counts do not depend on it.  Once time is up, rounds under way end
-    and no more begin; the jobs that are returned go on where they are then.
+    As many images are on their way at a time as fill one batch, or `BATCHES`, with their first looks, so that
+    short requests do not leave a GPU idle; what is left of a last batch goes to looks ahead.  Counts do not
+    depend on it.  Once time is up, rounds under way end and no more begin; the jobs that are returned go on
+    where they are then.
     """
     module, compiled = loaded.robust.module, bool(passes.compiled)
     sampler = Sampler(
@@ -287,19 +294,26 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
         request.seed, device=passes.device, precision=request.precision, batch_size=passes.batch_size,
         compiled=compiled, places_alike=passes.places_alike, scale=loaded.dataset.scale,
     )  # fmt: skip
-    first = request.samples if request.goal == "fixed" else looks(request.samples)[0]
-    shape = loaded.dataset.read(0).shape
+    fixed = request.goal == "fixed"
+    first = request.samples if fixed else looks(request.samples)[0]
+    shape, kind = loaded.dataset.read(0).shape, sampler.device.type
+    ends = sorted({*looks(request.samples), request.samples})
 
     def handle(jobs: list[Job], seconds: float, take: Take) -> list[Job]:
         waiting, end = iter(jobs), time.monotonic() + seconds
         newest: dict[int, ImageRecord] = {}
         finished: set[int] = set()
-        rounds = [_Round() for _ in range(AHEAD.get(sampler.device.type, 1))]
+        rounds = [_Round() for _ in range(AHEAD.get(kind, 1))]
         while True:
             for one in rounds:
                 if one.images:
                     records = _finish(request, sampler, one)
                     bounded = bound_records(records, request)
+                    stops = dict(zip(bounded.records.indices.tolist(), bounded.samples.tolist(), strict=True))
+                    records = [
+                        up_to(record, max(image.drawn, stops.get(record.index, record.drawn)))
+                        for record, image in zip(records, one.images, strict=True)
+                    ]
                     drawn = sum(r.drawn - i.drawn for r, i in zip(records, one.images, strict=True))
                     newest.update((record.index, record) for record in records)
                     finished.update(record.index for record in bounded.records)
@@ -309,11 +323,15 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
                 if time.monotonic() >= end:
                     one.images = []
                     continue
-                room = sampler.width(shape) // max(1, min(first, request.selection_samples))
-                while len(one.images) < min(MOST_IMAGES, max(1, room)) and (job := next(waiting, None)):
+                width = sampler.width(shape)
+                room = BATCHES.get(kind, 1) * width // max(1, min(first, request.selection_samples))
+                room = min(MOST_IMAGES.get(kind, FEW_IMAGES), max(1, room), -(-len(jobs) // len(rounds)))
+                while len(one.images) < room and (job := next(waiting, None)):
                     one.images.append(_open(loaded, job, sampler))
                 if one.images:
-                    one.since, one.asked = time.monotonic(), [_next_draw(i, request) for i in one.images]
+                    one.since, asked = time.monotonic(), [_next_draw(i, request, ends) for i in one.images]
+                    # batches of one image each are filled by no other
+                    one.asked = asked if fixed or sampler.places > 1 else filled(asked, width, ends)
                     if request.scores == "hard":
                         one.pending = sampler.submit(one.asked)
             if not any(one.images for one in rounds):
@@ -321,6 +339,31 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
                 return [replace(job, record=newest.get(job.index, job.record)) for job in left]
 
     return handle
+
+
+def filled(draws: list[Draw], width: int, ends: Sequence[int]) -> list[Draw]:
+    """Return draws with further looks, of increasing `ends`, where a last batch would be padded otherwise.
+
+    What is drawn past the look at which an image stops is forgotten: see `up_to`.
+    """
+    left, draws, went_on = -sum(draw.samples for draw in draws) % width, list(draws), True
+    while went_on:
+        went_on = False
+        for place, draw in enumerate(draws):
+            at = bisect_right(ends, draw.stops[-1])
+            if draw.stream == "estimation" and at < len(ends) and ends[at] - draw.stops[-1] <= left:
+                left -= ends[at] - draw.stops[-1]
+                draws[place], went_on = replace(draw, stops=(*draw.stops, ends[at])), True
+    return draws
+
+
+def up_to(record: ImageRecord, samples: int) -> ImageRecord:
+    """Return a record of so many estimation samples, or fewer."""
+    if record.drawn <= samples:
+        return record
+    looks_of = record.estimation, record.scores, record.ballots
+    estimation, scores, ballots = ({n: one[n] for n in one if n <= samples} for one in looks_of)
+    return replace(record, estimation=estimation, scores=scores, ballots=ballots)
 
 
 def _found(records: list[ImageRecord], done: Bounded, request: CertifyRequest, drawn: int = 0) -> Found:
@@ -378,9 +421,10 @@ def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> list[Imag
 
 @dataclass(frozen=True)
 class _Active:
-    """An image between two looks; ``record`` is None while its class is not chosen."""
+    """An image between two looks, `point` on the device; ``record`` is None while its class is not chosen."""
 
     image: torch.Tensor
+    point: torch.Tensor
     index: int
     label: int
     checksum: str
@@ -417,17 +461,18 @@ def _open(loaded: Loaded, job: Job, sampler: Sampler) -> _Active:
     label = int(dataset.labels[job.position])
     error = noise_error(sampler.sigma, values.size)
     point = Grid.of(sampler.sigma, dataset.scale).nearest(values)
-    return _Active(torch.from_numpy(values), index, label, checksum, job.record, error, point.lost)
+    image = torch.from_numpy(values)
+    return _Active(image, sampler.place(image), index, label, checksum, job.record, error, point.lost)
 
 
-def _next_draw(one: _Active, request: CertifyRequest) -> Draw:
-    """Return an image's selection samples, its next look, or all looks of a fixed number of samples."""
+def _next_draw(one: _Active, request: CertifyRequest, ends: Sequence[int]) -> Draw:
+    """Return an image's selection samples, the next of the looks' `ends`, or all of a fixed number."""
     if one.record is None:
-        return Draw(one.image, one.index, (request.selection_samples,), stream="selection")
-    stops = sorted(n for n in {*looks(request.samples), request.samples} if n > one.drawn)
+        return Draw(one.image, one.index, (request.selection_samples,), 0, "selection", one.point)
+    stops = [n for n in ends if n > one.drawn]
     if request.goal != "fixed":
         stops = stops[:1]
-    return Draw(one.image, one.index, tuple(stops), start=one.drawn)
+    return Draw(one.image, one.index, tuple(stops), one.drawn, point=one.point)
 
 
 class _Scorer:

@@ -46,7 +46,7 @@ SECONDS = 3.0
 """After which a worker gives back what is left of a task."""
 TRIES = 3
 """Times that workers may die while they hold an item."""
-MOST = (64, 8, 1)
+MOST, MOST_ON_GPUS = (64, 8, 1), (1024, 8, 1)
 """Items of a task by deaths so far: enough to fill batches; what may kill workers takes few along."""
 ALONE, PAYS = 5.0, 15.0
 """Seconds after which a run of one process thinks of workers, and what must be left of it for them to pay."""
@@ -203,6 +203,7 @@ class Engine:
         held: dict[Future[tuple[list[Any], list[Any]]], list[Any]] = {}
         deaths: Counter[str] = Counter()
         alive, do = False, partial(_do, limit=guard.limit())
+        most = MOST_ON_GPUS if self.device.startswith("cuda") else MOST
         try:
             while waiting or held:
                 last_try = False  # is done alone, so that no other item is blamed
@@ -211,7 +212,7 @@ class Engine:
                     last_try = died == TRIES - 1
                     if last_try and held:
                         break
-                    size = min(MOST[died], math.ceil(len(waiting) / self._workers))
+                    size = min(most[died], math.ceil(len(waiting) / self._workers))
                     task = [waiting.popleft()]
                     # blame is shared by equals alone
                     while len(task) < size and deaths[name(waiting[0])] == died:

@@ -23,6 +23,11 @@ class Draw:
     stream: str = "estimation"
     point: Tensor | None = None
 
+    @property
+    def samples(self) -> int:
+        """How many are wanted."""
+        return max(0, self.stops[-1] - self.start) if self.stops else 0
+
 
 @dataclass(frozen=True)
 class Part:

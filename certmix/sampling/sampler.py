@@ -140,8 +140,7 @@ class Sampler:
         for all the draws.
         """
         parts: list[Part] = []
-        wanted = sum(max(0, draw.stops[-1] - draw.start) for draw in draws if draw.stops)
-        answers = torch.ones(wanted + 1, dtype=torch.int64, device=self.device)
+        answers = torch.ones(sum(draw.samples for draw in draws) + 1, dtype=torch.int64, device=self.device)
         at = 0
 
         # Of a whole batch, padding too: how a sum is rounded may depend on the number of rows.

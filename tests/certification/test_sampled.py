@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from planes import plane, points
+from scipy.stats import norm
 
 import certmix
 from certmix.certification import sampled
+from certmix.sampling.ballots import LEVELS, Ballots
 
 INPUTS = [[x, y] for x in (0.05, 0.2, 0.45, 0.55, 0.8) for y in (0.1, 0.6)]
 LABELS = [int(x > 0.5) for x, _ in INPUTS]
@@ -65,7 +68,46 @@ def test_short_requests_are_packed(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore::certmix.CertmixWarning")
-def test_two_rounds_under_way_give_the_same(monkeypatch):
+def test_rounds_as_on_a_gpu_give_the_same(monkeypatch):
     alone = records(50, samples=1000)
-    monkeypatch.setitem(sampled.AHEAD, "cpu", 2)
+    as_on_a_gpu(monkeypatch)
     same(alone, records(200, samples=1000))
+    same(alone, records(450, samples=1000))
+
+
+def as_on_a_gpu(monkeypatch):
+    for one in (sampled.AHEAD, sampled.BATCHES, sampled.MOST_IMAGES):
+        monkeypatch.setitem(one, "cpu", one["cuda"])
+
+
+@pytest.mark.filterwarnings("ignore::certmix.CertmixWarning")
+@pytest.mark.parametrize(
+    "count, width, goal",
+    [
+        pytest.param(500, 1900, "radii", marks=pytest.mark.long),
+        pytest.param(500, 16_384, "radii", marks=pytest.mark.long),
+        (100, 3300, "radii"), (100, 3300, "fixed"),
+    ],
+)  # fmt: skip
+def test_few_rows_of_a_gpu_s_batches_hold_no_sample_that_is_kept(monkeypatch, count, width, goal):
+    """The scheduler alone, whose votes are made up."""
+    as_on_a_gpu(monkeypatch)
+    inputs = np.random.default_rng(0).uniform(0, 1, (count, 2))
+    likely, rows = norm.cdf(4 * (inputs[:, 0] - 0.5)), []
+
+    def submit(self, draws):
+        rows.append(-(-sum(draw.samples for draw in draws) // width) * width)
+        rng, ballots = np.random.default_rng(len(rows)), []
+        for draw in draws:
+            share, ends = likely[draw.index // 10], [draw.start, *draw.stops]
+            votes = rng.binomial(np.diff(ends), share).cumsum()
+            both = np.stack([np.array(draw.stops) - draw.start - votes, votes], 1)
+            ballots.append([Ballots(np.array([0, LEVELS]), one) for one in both])
+        return SimpleNamespace(result=lambda: ballots)
+
+    monkeypatch.setattr(sampled.Sampler, "submit", submit)
+    kept = records(
+        width, data=points(inputs, (inputs[:, 0] > 0.5).astype(int)), goal=goal, samples=10_000, workers=1
+    )
+    assert len(kept) == count
+    assert sum(record.selection.sum() + record.drawn for record in kept) > 0.9 * sum(rows)
