@@ -361,9 +361,9 @@ def up_to(record: ImageRecord, samples: int) -> ImageRecord:
     """Return a record of so many estimation samples, or fewer."""
     if record.drawn <= samples:
         return record
-    looks_of = record.estimation, record.scores, record.ballots
-    estimation, scores, ballots = ({n: one[n] for n in one if n <= samples} for one in looks_of)
-    return replace(record, estimation=estimation, scores=scores, ballots=ballots)
+    names = ("estimation", "scores", "ballots")
+    kept: dict[str, Any] = {k: {n: x for n, x in getattr(record, k).items() if n <= samples} for k in names}
+    return replace(record, **kept)
 
 
 def _found(records: list[ImageRecord], done: Bounded, request: CertifyRequest, drawn: int = 0) -> Found:
