@@ -162,6 +162,7 @@ SETUPS: dict[str, Callable[[Any, Names], None]] = {
     "recertify.md": log,
     "report-page.md": run_folders,
     "report.md": summary,
+    "safety-case.md": run_folders,
     "verify.md": guarantee,
 }
 

@@ -116,15 +116,15 @@ def facts_of(found: Verification, request: VerifyRequest) -> Facts:
     private = Private([str(found.target), str(run), request.runs, *_paths(described.get("sources"))])
     named = replace(
         found,
-        target=target.resolve().name,
-        run=Path(run.resolve().name),
+        target=private.text(target.resolve().name),
+        run=Path(private.text(run.resolve().name)),
         checks=tuple(replace(one, message=private.text(one.message)) for one in found.checks),
         judgements=tuple(one._replace(message=private.text(one.message)) for one in found.judgements),
         claim=found.claim and found.claim.worded(private.text),
         sampling=found.sampling and found.sampling._replace(why=tuple(map(private.text, found.sampling.why))),
     )
     plain = private.plain({**described, "sources": with_paths(described["sources"], _last)})
-    guarantee = None if target.is_dir() else (target.name, digest_of(read_file(target)))
+    guarantee = None if target.is_dir() else (named.target, digest_of(read_file(target)))
     asked = request.as_dict()
     names = ("resample", "resample_samples", "new_seed", "error_rate", "device", "run_code")
     return Facts(
@@ -153,11 +153,8 @@ def _last(path: str) -> str:
 def _shown(run: Path, private: Private) -> Summary:
     """Return the table of a run, with names and notes that tell nothing private."""
     summary = show(run)
-    texts: dict[str, Any] = {
-        name: tuple(map(private.text, value)) if isinstance(value, tuple) else private.text(value)
-        for name in ("data", "standard", "robust", "notes", "details")
-        if (value := getattr(summary, name)) is not None
-    }
+    names = ("data", "standard", "robust", "notes", "details")
+    texts: dict[str, Any] = {name: private.plain(getattr(summary, name)) for name in names}
     return replace(summary, **texts)
 
 

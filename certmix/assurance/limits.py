@@ -142,10 +142,11 @@ def limits_table(about: str) -> str:
 
 
 def limits_of(how: str) -> list[Limit]:
-    """Return the limits of runs that certify in this way, all for another; links are spelt as pages."""
+    """Return the limits of runs that certify in this way, all for another; links and TeX in plain words."""
 
     def spelt(text: str) -> str:
-        return re.sub(r"\[([^]]*)\]\(([\w-]+\.md)[^)]*\)", r"\1 (docs/\2)", text)
+        text = re.sub(r"\[([^]]*)\]\(([\w-]+\.md)[^)]*\)", r"\1 (docs/\2)", text)
+        return text.replace(r"\sqrt d", "sqrt(d)").replace("$", "").replace("\\", "")
 
     every = (one for several in LIMITS.values() for one in several if how in one.of or how not in KINDS)
-    return [one._replace(why=spelt(one.why), remedy=spelt(one.remedy)) for one in every]
+    return [Limit(*map(spelt, one[:3]), one.of) for one in every]

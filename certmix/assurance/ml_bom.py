@@ -121,7 +121,7 @@ def _card(facts: Facts) -> dict[str, Any]:
         "quantitativeAnalysis": {"performanceMetrics": list(_metrics(facts))},
         "considerations": {
             "technicalLimitations": [
-                re.sub(r"[$`*\\]", "", f"not guaranteed: {one.what} ({one.why})") for one in facts.limits
+                re.sub("[`*]", "", f"not guaranteed: {one.what} ({one.why})") for one in facts.limits
             ]
         },
     }

@@ -63,4 +63,4 @@ class Private:
             return self.text(data)
         if isinstance(data, dict):
             return {self.text(str(key)): self.plain(value) for key, value in data.items()}
-        return [self.plain(one) for one in data] if isinstance(data, list | tuple) else data
+        return type(data)(map(self.plain, data)) if isinstance(data, list | tuple) else data

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from forged import sources
 
@@ -31,6 +32,7 @@ COMMANDS: list[tuple[object, ...]] = [
     ("report", "merged", "attacked", "--output", "pages.html"),
     ("guarantee", "init", "run", "--output", "guarantee.toml"),
     ("verify", "guarantee.toml", "--run-code", "--resample", 1, "--runs", "kept", "--report", "junit=j.xml", "--report", "json=j.json"),
+    ("evidence", "guarantee.toml", "--run-code", "--resample", 1, "--runs", "kept", "--output", "evidence"),
     ("verify", "run", "--resample", 1, "--report", "markdown=j.md", "--report", "junit=r.xml", "--report", "github=r.txt"),
     ("falsify", "run", "--run-code", "--steps", 1, "--samples", 200),
 ]  # fmt: skip
@@ -104,3 +106,21 @@ def test_what_was_given_as_absolute_or_from_home_stays_so(command, work):
     described = json.loads((work / "run" / "run.json").read_text())["sources"]
     assert (described["data"], described["robust"]) == (given["--data"], given["--robust"])
     assert command("verify", "run", "--resample", 1, "--run-code").code == 0
+
+
+def test_evidence_leaves_out_what_the_run_was_given(command, work):
+    (work / USER).mkdir()
+    arrays = dict(np.load(work / "points.npz")) | {"class_names": [f"of {USER}", SECRET, "c"]}
+    np.savez(work / USER / f"{SECRET}.npz", **arrays)
+    (work / "nets.py").rename(work / USER / f"{SECRET}.py")
+    nets = work / USER / f"{SECRET}.py:linear"
+    run = work / f"{USER}-run"
+    words = ("--data", work / USER / f"{SECRET}.npz", "--standard", nets, "--robust", nets, "--images", 4)
+    assert command("certify", *SAMPLED, *words, "--output", run).code == 0
+    assert command("guarantee", "init", run, "--output", work / USER / f"{SECRET}.toml").code == 0
+    for number, target in enumerate((run, work / USER / f"{SECRET}.toml")):
+        done = command("evidence", target, "--run-code", "--resample", 1, "--output", f"told{number}")
+        assert done.code == 0, done.err
+        assert len(list((work / f"told{number}").iterdir())) == 8
+        assert telling(work / f"told{number}") == []
+    assert {word for _, word in telling(run)} == {HOME, USER, SECRET}
