@@ -12,7 +12,7 @@ import jinja2
 from certmix.assurance.facts import Facts
 from certmix.assurance.in_toto import TEST_RESULT
 from certmix.tables import render
-from certmix.tables.words import summary_table
+from certmix.tables.words import PATCH, summary_table
 from certmix.text import plain_decimal
 from certmix.verification.outputs import escaped, markdown
 
@@ -54,12 +54,14 @@ def _domain(facts: Facts) -> list[tuple[str, str]]:
     names = ("resize", "crop", "standard_normalize", "robust_normalize")
     done = [f"{name.replace('_', ' ')} {sources[name]}" for name in names if sources.get(name) is not None]
     box, norm = data.get("input_range"), facts.summary.norm if facts.summary else "run's"
-    inputs = (
-        f"all {data['inputs']:,}" if count == "all" else f"{count:,} of {data['inputs']:,}, evenly spread"
-    )
+    all_of = f"{data['inputs']:,}"
+    inputs = f"all {all_of}" if count == "all" else f"{count:,} of {all_of}, evenly spread"
+    perturbed = f"all changes of an input of at most the radius in the {norm} norm"
+    if norm == PATCH:
+        perturbed = "all changes of an input within a square of the size that the table names"
     return [
         ("inputs", f"{inputs}, of {len(data['class_names'])} classes"),
         ("values", "any" if box is None else f"from {box[0]:g} to {box[1]:g}"),
         ("preprocessing", ", ".join(done) or "none by certmix"),
-        ("perturbations", f"all changes of an input of at most the radius in the {norm} norm"),
+        ("perturbations", perturbed),
     ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-SAMPLED, MARGIN, CONSTANT = "sampled", "margin", "lipschitz-constant"
-KINDS = (SAMPLED, MARGIN, CONSTANT)
-"""How a run certifies: from samples, by bound propagation, from a constant that was given."""
+SAMPLED, MARGIN, CONSTANT, ENUMERATED = "sampled", "margin", "lipschitz-constant", "enumerated"
+KINDS = (SAMPLED, MARGIN, CONSTANT, ENUMERATED)
+"""How a run certifies: from samples, by bound propagation, from a constant that was given, from all cases."""
 
 
 class Limit(NamedTuple):
@@ -48,6 +48,12 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
             "`SmoothedClassifier.predict` and `SmoothedMixture.predict` abstain unless their own votes "
             "establish the class",
             (SAMPLED,),
+        ),
+        Limit(
+            "images of other than 8-bit values",
+            "`--noise splitting` and `bands` speak of images of 256 levels, changed to such images",
+            "[noise](noise.md), with samples, for any real input",
+            (ENUMERATED,),
         ),
     ),
     "figures": (

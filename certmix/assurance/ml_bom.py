@@ -11,7 +11,7 @@ from typing import Any
 from certmix.assurance.facts import LETTERS, Facts
 from certmix.bounds import clopper_pearson
 from certmix.files import digest_of
-from certmix.tables.words import classifier_label, deterministic, radius_heading
+from certmix.tables.words import PATCH, classifier_label, deterministic, radius_heading
 from certmix.text import ceil_digits, floor_digits, known, plain_decimal
 from certmix.types import Summary
 
@@ -137,17 +137,17 @@ def _metrics(facts: Facts) -> Iterator[dict[str, Any]]:
 
 
 def _table_metrics(summary: Summary) -> Iterator[dict[str, Any]]:
-    standard = "standard (g)"
+    standard, unit = "standard (g)", "patch" if summary.norm == PATCH else f"{summary.norm} radius"
     clean: dict[str, float | None] = {standard: summary.clean_accuracy.standard}
     for row in summary.rows:
         who = classifier_label(row, summary.alpha)
         clean.setdefault(who, row.clean_accuracy)
         about = f"{who}, certificate {row.certificate}"
         for radius, share, ends in zip(summary.radii, row.certified_accuracy, row.interval, strict=True):
-            where = f"{summary.norm} radius {radius_heading(radius)}"
+            where = f"{unit} {radius_heading(radius, summary.norm)}"
             yield _metric(f"certified accuracy at {where}: {about}", share, *ends)
         if known(row.mean_certified_radius):
-            told, interval = f"mean certified {summary.norm} radius: {about}", row.mean_radius_interval or ()
+            told, interval = f"mean certified {unit}: {about}", row.mean_radius_interval or ()
             yield _metric(told, row.mean_certified_radius, *interval)
     for who, accuracy in clean.items():
         if accuracy is not None:

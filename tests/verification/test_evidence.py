@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import torch
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from forged import copied, edit_json
 from google.protobuf.json_format import ParseDict
 from in_toto_attestation.predicates.test_result.v0 import test_result_pb2
 from in_toto_attestation.v1 import resource_descriptor, statement, statement_pb2
+from torch import nn
 
 import certmix
 from certmix.assurance.argument import FILES
@@ -219,6 +222,40 @@ def test_the_seed_is_drawn_and_told(runs, tmp_path):
     assert (
         f"chosen by seed {how['annotations']['new_seed']}" in (made.folder / "verification.json").read_text()
     )
+
+
+class Bright(nn.Module):
+    """Class 1 where the first channel that is shown is bright on average."""
+
+    def forward(self, shown):
+        light = 9 * shown[:, 0].flatten(1).mean(1) - 4.5
+        return torch.stack([-light, light], 1)
+
+
+def test_votes_on_all_cases_of_models_that_are_objects(tmp_path, empty_plots):
+    data = np.random.default_rng(0).integers(0, 256, (3, 1, 4, 4)).astype(np.uint8), [0, 1, 1]
+    net, run = Bright().eval(), tmp_path / "run"
+    with empty_plots():
+        certmix.certify(
+            noise="splitting",
+            scale=5 / 255,
+            alpha=0.76,
+            data=data,
+            robust=net,
+            standard=None,
+            output=run,
+            progress=False,
+        )
+    made = certmix.evidence(run, tmp_path / "told", net, data, progress=False, images=1, new_seed=5)
+    predicate = check_statement(read(made, "statement.json"))
+    assert "radii" in predicate["passedTests"] and "robust model logits" in predicate["passedTests"]
+    assert made.result == "FAILED" and predicate["failedTests"] == [
+        "robust model checksum"
+    ]  # nothing vouches for an object
+    found = metrics(check_bom((made.folder / "ml-bom.cdx.json").read_text()))
+    assert any(name.startswith("certified accuracy at l1 radius >= 1/255: mixed") for name in found)
+    argument = (made.folder / "argument.md").read_text()
+    assert "answers in all cases" in argument and "random bits" not in argument and "8-bit" in argument
 
 
 REFUSED: dict[str, tuple[Callable[[Path, dict[str, Path]], dict[str, Any]], type[CertmixError], str]] = {
