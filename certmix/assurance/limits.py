@@ -155,4 +155,4 @@ def limits_of(how: str) -> list[Limit]:
         return text.replace(r"\sqrt d", "sqrt(d)").replace("$", "").replace("\\", "")
 
     every = (one for several in LIMITS.values() for one in several if how in one.of or how not in KINDS)
-    return [Limit(*map(spelt, one[:3]), one.of) for one in every]
+    return [Limit(spelt(one.what), spelt(one.why), spelt(one.remedy), one.of) for one in every]
