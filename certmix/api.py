@@ -17,7 +17,6 @@ from certmix.models.given import as_they_were
 from certmix.nuts.grid import GRIDS
 from certmix.page import PICTURES, write_report
 from certmix.progress import watching
-from certmix.radii import CERTIFICATES
 from certmix.runs.attack_request import AttackRequest, asked_attack
 from certmix.runs.cells import Progress
 from certmix.runs.settings import check_known, divide, refuse, takes
@@ -445,7 +444,7 @@ def trade_off(
     *,
     sigma: float | Sequence[float] | None = None,
     at_radius: float = 0.25,
-    certificates: str | Sequence[str] = tuple(CERTIFICATES),
+    certificates: str | Sequence[str] | None = None,
     match_clean_accuracy: float | str | None = None,
     standard_accuracy: float | None = None,
     as_printed: bool = False,
@@ -472,7 +471,7 @@ def trade_off(
     return run(
         read,
         at_radius=at_radius,
-        certificates=_several(certificates),
+        certificates=None if certificates is None else _several(certificates),
         match_clean_accuracy=match_clean_accuracy,
     )
 

@@ -111,8 +111,9 @@ class ConfidenceBounds:
 class CertifiedRadii:
     """Certified radii of one classifier under one certificate, a name in `certmix.radii.CERTIFICATES`.
 
-    `norm` is that of the radii, ``"l2"`` for smoothing at noise level `sigma`; `radius`, float64 (m,), is
-    rounded down, 0 where nothing is certified; `status` holds `Status` values (m,).
+    `norm` is that of the radii, ``"l2"`` for Gaussian noise of level `sigma`, which is the scale of noise of
+    other kinds and NaN without noise; `radius`, float64 (m,), is rounded down, 0 where nothing is certified;
+    `status` holds `Status` values (m,).
     """
 
     certificate: str
@@ -190,10 +191,12 @@ class Curve:
 class Summary:
     """The result of a run as tables and JSON show it; None for what is unknown.
 
-    `failure_probability` is that of one image's certificate, and `sigma` None where rows come from several.
+    `failure_probability` is that of one image's certificate, and `sigma` None where rows come from several,
+    or the noise is of another kind, `noise`, and `scale`.
     `images` are those behind the figures, `planned_images` those asked for: they differ, and the result is
     not `complete`, when interrupted.  `radii` are those of the columns, `norm` is that of all radii, which
-    count `feature_scale` where there is one; `abstained` counts images whose class could not be established.
+    count `feature_scale` where there is one, and come from `converted_from` if they were proved in that norm;
+    `abstained` counts images whose class could not be established.
     `notes` say what a reader must know, `details` what tells more, an entry a sentence or more.
     """
 
@@ -220,6 +223,9 @@ class Summary:
     details: tuple[str, ...] = ()
     norm: str = "l2"
     feature_scale: tuple[float, ...] = ()
+    noise: str | None = None
+    scale: float | None = None
+    converted_from: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object: plain data, None for unknown."""

@@ -156,7 +156,7 @@ def _accuracy(_context: click.Context, _option: click.Parameter, text: str | Non
 )  # fmt: skip
 @click.option(
     "--certificate", "certificates", type=click.Choice(list(CERTIFICATES)), multiple=True,
-    default=list(CERTIFICATES), show_default=False, help="Repeatable.  [default: all]",
+    callback=lambda context, option, given: given or None, help="Repeatable.  [default: all]",
 )  # fmt: skip
 @click.option(
     "--standard-accuracy", type=float,

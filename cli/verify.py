@@ -342,7 +342,7 @@ def _judged(result: Any) -> list[str]:
 def _lines(result: Any) -> list[str]:
     """Return the report: what was attacked, how near the attacks came, the verdict."""
     claims, attacked = result.claims, result.attacked
-    noise = "without noise" if claims.sigma is None else f"sigma {claims.sigma:g}"
+    noise = "without noise" if claims.smoothing is None else claims.smoothing.told
     norm = about_scale((claims.run or {}).get("data", {}).get("settings"), ()).get("norm", claims.norm)
     lines = [
         f"{result.source}: certificate {claims.certificate}, alpha {claims.alpha:g}, {norm}, {noise}",
@@ -360,7 +360,7 @@ def _lines(result: Any) -> list[str]:
             )
     lines += [f"finding: {path}" for path in result.files]
     lines.append(f"{'FALSIFIED' if result.falsified else 'Not falsified'}: {result.check.message}")
-    if result.findings and claims.sigma is not None:
+    if result.findings and claims.smoothing is not None:
         lines.append(
             f"Honest certificates have {len(result.findings)} findings or more with probability "
             f"{result.chance:.2g}; from {result.needed} on the run is falsified."

@@ -17,7 +17,7 @@ from scipy.special import ndtr
 from torch import nn
 
 from certmix.bounds import bound_counts, clopper_pearson
-from certmix.radii import exact_radius
+from certmix.radii import Smoothing, exact_radius
 from certmix.types import FloatArray, IntArray
 from certmix.verification.falsify.attack import Claim, Claims, Target
 from certmix.verification.falsify.falsify import Falsification, attack_claims
@@ -166,7 +166,7 @@ def attack(
     votes = Votes(rng.multinomial(100, h), rng.multinomial(samples, h), alpha, delta)
     chosen, radius = pipeline(votes)
     kept = [Claim(i, int(chosen[i]), float(radius[i])) for i in range(count) if radius[i] > 0]
-    claims = Claims("exact", alpha, "l2", SIGMA, delta, count, tuple(kept), seed=seed)
+    claims = Claims("exact", alpha, "l2", Smoothing.of(SIGMA), delta, count, tuple(kept), seed=seed)
     inputs = images(depth, seed)
     target = Target(model or pair(gap), 3, torch.device("cpu"))
     asked = request or FalsifyRequest(steps=4, copies=16, seed=seed)

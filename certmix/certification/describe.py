@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,7 +28,7 @@ from certmix.runs.engine import Engine
 from certmix.runs.sources import Loaded, Sources, load_models, load_sources
 from certmix.sampling.devices import AUTO, SAMPLED, Passes
 from certmix.sampling.enumerated import Views
-from certmix.types import IntArray
+from certmix.types import Dataset, IntArray
 
 PLOTTER = "matplotlib"
 PACKAGES = ("torch", "numpy", "scipy", "numba", PLOTTER)
@@ -78,7 +79,7 @@ def robust_of(request: Request, sources: Sources) -> str | nn.Module:
     """Return the robust model, a shipped one where none is named; ModelError if there is none."""
     robust = sources.robust
     if isinstance(request, CertifyRequest):
-        return robust if isinstance(robust, nn.Module) else resolve_robust(robust, request.sigma)
+        return robust if isinstance(robust, nn.Module) else resolve_robust(robust, request.smoothing)
     if robust is not None:
         return robust
     if isinstance(request, Enumerated):
@@ -116,10 +117,16 @@ def views_of(request: Request) -> Views | None:
 def load(request: Request, sources: Sources, device: torch.device, say: Callable[[str], None]) -> Loaded:
     """Load data and models and check that they fit together; warnings go to `say`."""
     if isinstance(request, CertifyRequest):
-        return load_sources(sources, request.sigma, device, say)
+        return load_sources(sources, request.smoothing, device, say)
     loaded = load_models(sources, robust_of(request, sources), device, say, views=views_of(request))
     refuse_scale(loaded.dataset, f"certificate {request.certificate}")
     return loaded
+
+
+def dimension_of(request: CertifyRequest, dataset: Dataset) -> int:
+    """Return how many values an input has, or pixels, where these are what a kind of smoothing hides."""
+    shape = dataset.read(0).shape if len(dataset) else (1,)
+    return math.prod(shape[1:] if request.smoothing.entry.whole and len(shape) == 3 else shape)
 
 
 def identity_of(request: Request, loaded: Loaded) -> Identity | StudyIdentity:
@@ -128,7 +135,8 @@ def identity_of(request: Request, loaded: Loaded) -> Identity | StudyIdentity:
     if isinstance(request, CertifyRequest):
         return Identity(
             data.name, data.checksum, robust.name, robust.checksum, request.sigma, request.seed,
-            request.selection_samples, request.precision, request.kept,
+            request.selection_samples, request.precision, request.kept, noise=request.noise,
+            scale=request.scale,
         )  # fmt: skip
     parts = {"data_checksum": data.checksum, "robust_checksum": robust.checksum, **request.identity()}
     label = "-".join([data.name, robust.name, *map(str, request.identity().values())][:4])

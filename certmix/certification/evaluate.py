@@ -20,7 +20,7 @@ from certmix.certification.request import CertifyRequest, Row
 from certmix.certification.stopping import Prospects, Rule, Standing, Walk
 from certmix.errors import ModelError, ParameterError
 from certmix.models.temperature import answer_of, mix_shares
-from certmix.radii import certify_radii, margin_slack_of
+from certmix.radii import Smoothing, certify_radii, margin_slack_of
 from certmix.runs import ImageRecord
 from certmix.runs.records import Answers, Records, pieces
 from certmix.runs.store import Store
@@ -199,12 +199,12 @@ def _agreed(classes: int, samples: int) -> ScoreStatistics:
 
 
 def radii_of(
-    bounds: ConfidenceBounds | LayerBounds, *, sigma: float, alpha: float, certificate: str
+    bounds: ConfidenceBounds | LayerBounds, *, sigma: float | Smoothing, alpha: float, certificate: str
 ) -> CertifiedRadii:
     """Return the certified radii of bounds of means, or of distributions (``exact`` only), as published."""
     slack = margin_slack_of(alpha)
     if isinstance(bounds, LayerBounds):
-        found = layered_radii(bounds, sigma=sigma, alpha=alpha, margin_slack=slack)
+        found = layered_radii(bounds, sigma=Smoothing.of(sigma).scale, alpha=alpha, margin_slack=slack)
         return replace(found, certificate=certificate)
     return certify_radii(bounds, sigma=sigma, alpha=alpha, certificate=certificate, margin_slack=slack)
 
@@ -219,7 +219,7 @@ def radii_of_rows(
 ) -> list[CertifiedRadii]:
     """Return the certified radii of each row of a table, from the bounds behind each gate."""
     return [
-        radii_of(bounds[row.gate], sigma=request.sigma, alpha=row.alpha, certificate=row.certificate)
+        radii_of(bounds[row.gate], sigma=request.smoothing, alpha=row.alpha, certificate=row.certificate)
         for row in request.rows()
     ]
 
@@ -504,7 +504,7 @@ def evaluate(
         summary = Summary(
             request.sigma, request.alpha, 0, request.failure_probability, request.radii,
             CleanAccuracy(None, None, None), (), complete=False, goal=request.goal,
-            planned_images=planned, **about,
+            planned_images=planned, **{**noise_told(request), **about},
         )  # fmt: skip
         return Evaluation(summary, (), outcomes_of((), {}, rows_of), bounded.bounds, views=views)
     radii = tuple(radii_of_rows(bounds_of(views), request))
@@ -523,9 +523,18 @@ def evaluate(
         mean_samples=float(bounded.samples.mean()),
         abstained=int(np.sum((radii[0].status == Status.ABSTAIN) & (bounded.samples > 0))),
         goal=request.goal, bound=request.bound, samples=request.samples,
-        selection_samples=request.selection_samples, seed=request.seed, **about,
+        selection_samples=request.selection_samples, seed=request.seed, **{**noise_told(request), **about},
     )  # fmt: skip
     return Evaluation(summary, curves, found, bounded.bounds, kept, views, prospects or None)
+
+
+def noise_told(request: CertifyRequest) -> dict[str, Any]:
+    """Return what a table says of the noise, and of the norm."""
+    smoothing = request.smoothing
+    return {
+        "noise": request.noise, "scale": request.scale, "norm": request.norm,
+        "converted_from": smoothing.converted_from,
+    }  # fmt: skip
 
 
 def _noise_notes(records: Records) -> list[str]:

@@ -39,9 +39,15 @@ class Fronts(NamedTuple):
 def fronts_of(
     found: Evaluation, standard: Mapping[int, FloatArray], request: CertifyRequest
 ) -> Fronts | None:
-    """Return the fronts of votes, with g as asked and one-hot, and of the tuned row; None without g."""
+    """Return the fronts of votes, with g as asked and one-hot, and of the tuned row; None without g.
+
+    They are of Gaussian noise and its own norm, None for others.
+    """
     records = Records.of(found.records)
     g = Answers.of(standard).rows(records.indices) if len(records) else None
+    sigma = request.sigma
+    if sigma is None or request.norm != "l2":
+        return None
     if g is None or any(not isinstance(view.bounds, ConfidenceBounds) for view in found.views.values()):
         return None
     at = next((radius for radius in request.radii if radius > 0), 0.0)
@@ -58,7 +64,7 @@ def fronts_of(
     clean = found.summary.clean_accuracy.standard
     points |= {} if clean is None else {"g alone": (clean, 0.0)}
     lines = tuple(
-        _front(name, row, found.views[row.gate], records.behind(row.gate), g, at, request.sigma)
+        _front(name, row, found.views[row.gate], records.behind(row.gate), g, at, sigma)
         for name, row in wanted.items()
     )
     return Fronts(at, lines, points)

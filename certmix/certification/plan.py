@@ -163,7 +163,7 @@ class Plan:
 
     images: int
     samples: int
-    sigma: float
+    sigma: float | None
     alpha: float
     classes: int
     workers: int

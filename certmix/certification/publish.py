@@ -69,7 +69,7 @@ def derive(
     mine = planned if shard is None else planned[shard.number - 1 :: shard.of]
     records = held.of_images(mine)
     probabilities = {} if checksum is None else store.standard(checksum)
-    names |= about_scale(described["data"].get("settings"), request.radii, notes, details)
+    names |= about_scale(described["data"].get("settings"), request.radii, notes, details, request.norm)
     return evaluate(records, probabilities, request, len(planned), **names)
 
 

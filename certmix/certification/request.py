@@ -7,15 +7,17 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from numbers import Real
-from statistics import NormalDist
 from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
 
 from certmix.bounds import BOUNDS, bound_behind_gate, bounds_of
 from certmix.errors import ParameterError, check_choice, check_number
 from certmix.models.temperature import check_temperature
-from certmix.radii import CERTIFICATES, check_alpha
+from certmix.radii import CERTIFICATES, SMOOTHINGS, Smoothing, check_alpha, norms_of
 from certmix.radii._checks import CONSTANTS_OF
 from certmix.radii.enumerated import ENUMERATIONS, EXACT, THEOREM, Enumeration, largest_radius
+from certmix.radii.smoothings import GAUSSIAN
 from certmix.radii.splitting import LEVELS as LEVELS_8BIT
 from certmix.radii.splitting import offsets_of
 from certmix.runs.settings import (
@@ -52,6 +54,16 @@ SETTLES = {
 """Rows whose columns, or radii, sampling settles, by name."""
 _GOALS = "; ".join(f"{name}: {meaning}" for name, meaning in GOALS.items())
 
+NORMS = ("l2", "linf", "l1")
+NORMS_OF = {"margin": ("linf", "l2"), "lipschitz-constant": NORMS}
+"""Norms that certificates without samples can give radii in."""
+_SMOOTHINGS = {name: SMOOTHINGS[name] for name in SMOOTHINGS}
+NORMS_OF_NOISE = tuple(dict.fromkeys(norm for name in _SMOOTHINGS for norm in norms_of(name)))
+_NOISES = "; ".join(f"{name}: {kind.meaning}" for name, kind in _SMOOTHINGS.items())
+_SCALES = "; ".join(f"{name}: {kind.scale}" for name, kind in _SMOOTHINGS.items() if name != GAUSSIAN)
+PENDING = (0.0, 5e-324)
+"""Columns that stand for the usual ones until the dimension of inputs is known."""
+
 SCORES = {"hard": "the base model's answers are counted", "soft": "the softmax of its logits is averaged"}
 """What is averaged over noisy copies, by name."""
 
@@ -79,6 +91,18 @@ def usual_radii(largest: float) -> tuple[float, ...]:
     steps = [k * power for k in (50, 25, 20, 10, 5, 2.5, 2)]
     step = min(steps, key=lambda step: abs(math.floor(largest / step) - 6))
     return tuple(float(f"{k * step:.9g}") for k in range(math.floor(largest / step) + 1))
+
+
+def whole_radii(largest: float) -> tuple[float, ...]:
+    """Return about seven whole numbers, from 1 to the largest radius there can be.
+
+    Examples
+    --------
+    >>> whole_radii(9)
+    (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
+    """
+    step = max(1, math.ceil(largest / 10))
+    return tuple(float(k) for k in range(1, max(1, int(largest)) + 1) if step == 1 or k % step == 0 or k == 1)
 
 
 def checked_radii(radii: Iterable[float]) -> tuple[float, ...]:
@@ -154,9 +178,10 @@ class CertifyRequest(Settings, frozen=True):
     """
 
     sigma: Annotated[
-        Positive,
+        Positive | None,
         Option(
-            "Noise level, in units of the input (0.25, 0.5, 32/255); not for margin and lipschitz-constant.",
+            "Level of Gaussian noise, in units of the input (0.25, 0.5, 32/255); not for margin and "
+            "lipschitz-constant.",
             example="0.5",
         ),
     ]
@@ -218,11 +243,12 @@ class CertifyRequest(Settings, frozen=True):
     certificates: Annotated[
         tuple[str, ...],
         Option(
-            "From probabilities to radii; repeatable. margin and "
-            "lipschitz-constant draw no samples.",
-            choices=CERTIFICATES, flag="certificate", shown="all that sample",
+            "From probabilities to radii; repeatable. margin and lipschitz-constant draw no samples.",
+            choices=CERTIFICATES,
+            flag="certificate",
+            shown="all that sample",
         ),
-    ] = tuple(CERTIFICATES)  # fmt: skip
+    ] = DERIVED
     radii: Radii = DERIVED
     seed: Annotated[int, Option("Key of all noise.")] = 0
     precision: Annotated[
@@ -233,19 +259,94 @@ class CertifyRequest(Settings, frozen=True):
             choices=(AUTO, *SAMPLED),
         ),
     ] = AUTO
+    noise: Annotated[str, Option(f"What h is smoothed by: {_NOISES}.", choices=SMOOTHINGS)] = GAUSSIAN
+    scale: Annotated[
+        Positive | None, Option(f"How much noise, of kinds other than gaussian: {_SCALES}.", example="0.5")
+    ] = None
+    norm: Annotated[
+        str,
+        Option(
+            "Norm of the radii; of noise its own, or one that they are converted to.",
+            choices=NORMS_OF_NOISE,
+            shown="that of the noise; l2; linf for margin",
+            read=norm_name,
+        ),
+    ] = DERIVED
+    dimension: Annotated[
+        Count | None,
+        Option(
+            "Values of an input (ablation: pixels), which radii of some noises and norms depend on.",
+            shown="as the data",
+        ),
+    ] = None
 
     def usual(self, name: str) -> Any:
         """Return the first bound of what is averaged; columns up to where samples that all agree reach."""
         if name == "bound":
             return next(iter(bounds_of(self.scores)))
+        if name == "norm":
+            return next(iter(SMOOTHINGS[self.noise].certificates))
+        smoothing = self._smoothing()
+        if name == "certificates":
+            return tuple(smoothing.certificates)
+        if smoothing.needs_dimension and smoothing.dimension is None:
+            return PENDING
         steps = looks(self.samples)
         sequential = self.goal != "fixed" and len(steps) > 0
         spent = self.failure_probability * (share(len(steps) - 1) if sequential else 1.0)
         p = min(spent ** (1 / (steps[-1] if sequential else self.samples)), 1 - 2.0**-53)
-        return usual_radii(self.sigma * max(NormalDist().inv_cdf(p), 1.0))
+        reach = float(smoothing.radius("exact", p, 1.0 - p, 1.0)[0])
+        if smoothing.entry.whole:
+            return whole_radii(reach)
+        least = smoothing.scale if (self.noise, smoothing.norm) == (GAUSSIAN, "l2") else 0.0
+        return usual_radii(max(reach, least) or smoothing.scale)
+
+    @property
+    def smoothing(self) -> Smoothing:
+        """The noise, and the norm of the radii."""
+        return self._smoothing()
+
+    def _smoothing(self) -> Smoothing:
+        level = self.scale if self.sigma is None else self.sigma
+        if self.noise == GAUSSIAN and level is None:
+            raise ParameterError("no noise level: give --sigma (0.25, 0.5, 1)")
+        if level is None:
+            told = f"{self.noise} noise needs a scale, {SMOOTHINGS[self.noise].scale}"
+            raise ParameterError(f"{told}: give --scale")
+        return Smoothing(self.noise, level, norm_name(self.norm) or "", self.dimension)
+
+    def of_dimension(self, dimension: int) -> CertifyRequest:
+        """Return the request about inputs of so many values, or pixels, as far as radii depend on it."""
+        if self.dimension not in (None, dimension):
+            raise ParameterError(
+                f"dimension = {self.dimension}: inputs of the data have {dimension}: leave it out"
+            )
+        if not self.smoothing.needs_dimension or self.dimension is not None:
+            return self
+        derived = {"radii": DERIVED} if self.radii == PENDING else {}
+        return self.replace(dimension=dimension, **derived)
 
     def check(self) -> None:
-        """Refuse bounds of other scores, samples before the first look, bounds of distributions for means."""
+        """Refuse what does not fit together: noise and its level, bounds and scores, samples and looks."""
+        if self.noise != GAUSSIAN and self.sigma is not None:
+            told = f"sigma = {self.sigma:g}: it is the level of gaussian noise"
+            raise ParameterError(f"{told}: give --scale for {self.noise} noise, or leave --noise out")
+        if self.noise == GAUSSIAN and self.scale is not None:
+            if self.sigma not in (None, self.scale):
+                told = f"sigma = {self.sigma:g} and scale = {self.scale:g} differ"
+                raise ParameterError(f"{told}: leave --scale out")
+            msgspec.structs.force_setattr(self, "sigma", self.scale)
+            msgspec.structs.force_setattr(self, "scale", None)
+        smoothing = self.smoothing
+        for name in self.certificates:
+            check_choice(f"certificate of {self.noise} noise", name, smoothing.certificates)
+        if BOUNDS[self.bound].distribution and (self.noise, self.norm) != (GAUSSIAN, "l2"):
+            raise ParameterError(
+                f"bound {self.bound!r} is for gaussian noise and l2 radii: use another bound"
+            )
+        if self.noise != GAUSSIAN and self.tuned not in (AUTO, NO_ROW) and len(self.tuned.split(",")) != 3:
+            told = f"tuned = {self.tuned}: such files are for gaussian noise"
+            raise ParameterError(f"{told}: give TAU,T,ALPHA")
         known = bounds_of(self.scores)
         check_choice(f"bound for {self.scores} scores", self.bound, known)
         if self.goal != "fixed" and self.samples < look(0):
@@ -312,11 +413,6 @@ class CertifyRequest(Settings, frozen=True):
         )
 
 
-NORMS = ("l2", "linf", "l1")
-NORMS_OF = {"margin": ("linf", "l2"), "lipschitz-constant": NORMS}
-"""Norms that certificates without samples can give radii in; the others have one."""
-
-
 RADII_OF = {"l2": DEFAULT_RADII, "linf": (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255), "l1": DEFAULT_RADII}
 """Columns of the table by norm."""
 
@@ -328,14 +424,14 @@ BOUND_METHODS = ("interval", "crown-ibp", "crown")
 
 _CONSTANTS = "; ".join(f"{name}: {meaning}" for name, meaning in CONSTANTS_OF.items())
 
-_GUIDE = (
-    f"{', '.join(CERTIFICATES)} give l2 (by noise, --sigma), margin gives linf or l2, "
-    "lipschitz-constant the norm that its constant is for"
-)
 
+def draws_no_samples(
+    certificates: Sequence[str], norm: str | None, sigma: float | None, noise: str | None = None
+) -> bool:
+    """Return whether these certificates draw no samples; ParameterError unless they, norm and noise fit.
 
-def draws_no_samples(certificates: Sequence[str], norm: str | None, sigma: float | None) -> bool:
-    """Return whether these certificates draw no samples; ParameterError unless they, norm and sigma fit."""
+    `sigma` is the level of noise of any kind, and `noise` its kind.
+    """
     norm = norm_name(norm)
     for name in certificates:
         if name not in (*CERTIFICATES, *NORMS_OF):
@@ -347,18 +443,22 @@ def draws_no_samples(certificates: Sequence[str], norm: str | None, sigma: float
             f"certificates {', '.join(certificates)}: {alone[0]} draws no samples and cannot share a run "
             "with others: ask for it alone"
         )
-    for name in certificates:
-        norms = NORMS_OF.get(name) or (CERTIFICATES[name].norm,)
-        if norm not in (None, *norms):
-            raise ParameterError(
-                f"certificate {name} gives radii in {' or '.join(norms)}, not {norm}: {_GUIDE}"
-            )
-    if alone and sigma is not None:
+    if alone and norm not in (None, *NORMS_OF[alone[0]]):
+        norms = " or ".join(NORMS_OF[alone[0]])
+        raise ParameterError(f"certificate {alone[0]} gives radii in {norms}, not {norm}: use another norm")
+    if noise is not None:
+        check_choice("noise", noise, SMOOTHINGS)
+    if alone and (sigma, noise) != (None, None):
+        told = f"noise = {noise}" if sigma is None else f"sigma = {sigma}"
         raise ParameterError(
-            f"sigma = {sigma}: certificate {alone[0]} takes the robust classifier as it is, without noise: "
-            "leave --sigma out, or use --certificate exact"
+            f"{told}: certificate {alone[0]} takes the robust classifier as it is, without noise: "
+            "leave --sigma, --noise and --scale out, or use --certificate exact"
         )
-    if not alone and sigma is None:
+    kind = noise or GAUSSIAN
+    if not alone and norm not in (None, *norms_of(kind)):
+        norms, told = " or ".join(norms_of(kind)), f"norm {norm}: {kind} noise gives radii in"
+        raise ParameterError(f"{told} {norms}: use one of these, or another --noise or --certificate")
+    if not alone and sigma is None and kind == GAUSSIAN:
         raise ParameterError(
             f"no noise level for certificate {certificates[0] if certificates else 'exact'}: give --sigma "
             "(0.25, 0.5, 1), or use --certificate margin or lipschitz-constant, which need none"
@@ -543,6 +643,7 @@ def request_of(given: dict[str, Any], refuse: Callable[[Iterable[str], str], Non
     named = given.get("certificates", tuple(CERTIFICATES))
     certificates = (named,) if isinstance(named, str) else tuple(named)
     kind: Any = CertifyRequest
+    level = given["scale"] if given.get("sigma") is None and "scale" in given else given.get("sigma")
     what = f"certificate {(*certificates, 'exact')[0]}"
     if (noise := str(given.get("noise"))) in ENUMERATIONS:
         kind, what = Enumerated, f"{noise}, of which every case is gone through"
@@ -551,12 +652,12 @@ def request_of(given: dict[str, Any], refuse: Callable[[Iterable[str], str], Non
         refuse(["compiled", "feature_scale"], f"is not for {what}")
         refuse(["patch"] * (noise != "bands"), "is for --noise bands")
         refuse(["patch"] * ("radii" in given), "is the last of the columns, which --radii names, or")
-    elif draws_no_samples(certificates, given.get("norm"), given.get("sigma")):
+    elif draws_no_samples(certificates, given.get("norm"), level, given.get("noise")):
         kind = Margin if certificates[0] == "margin" else GivenConstant
         del given["certificates"]
         refuse(["compiled", "shard", "feature_scale"], f"is not for certificate {certificates[0]}")
     else:
-        given.pop("norm", None)
+        given.setdefault("sigma", None)
         for name, (other, values) in OPTION_OF.items():
             if given.get(other) not in values:
                 refuse([name], f"is for --{other} {' or '.join(filter(None, values))}")

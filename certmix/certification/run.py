@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from certmix.certification.describe import identity_of, in_one_precision, load
+from certmix.certification.describe import dimension_of, identity_of, in_one_precision, load
 from certmix.certification.evaluate import CertifyResult
 from certmix.certification.proved import Proving
 from certmix.certification.publish import derive, is_finished, publish
@@ -196,9 +196,11 @@ def run_certify(
     chosen = resolve_device(device)
     if compiled:
         check_compilable(chosen)
-    if isinstance(request, CertifyRequest):
+    if isinstance(request, CertifyRequest) and request.sigma is not None:
         sources = sources.at(request.sigma)
     loaded = load(request, sources, chosen, say)
+    if isinstance(request, CertifyRequest):
+        request = request.of_dimension(dimension_of(request, loaded.dataset))
     if loaded.standard is None and request.standard_temperature != 1.0:
         raise ParameterError(
             f"standard temperature = {request.standard_temperature:g}: there is no standard model: leave it "
@@ -241,7 +243,8 @@ def run_certify(
 
     with open_run(
         identity, loaded, chosen, admit, output=folder_of(identity), in_memory=in_memory, fresh=fresh,
-        classes=dataset.classes, sigma=getattr(request, "sigma", None),
+        classes=dataset.classes,
+        sigma=request.smoothing.level if isinstance(request, CertifyRequest) else None,
         wanted=set(dataset.indices[share].tolist()), step=recipe.step, say=say,
     ) as run:  # fmt: skip
         complete, standard, positions = True, loaded.standard, recipe.positions

@@ -41,8 +41,8 @@ from certmix.runs.store import cells_of, standard_cell
 from certmix.sampling import Draw, Sampler, looks
 from certmix.sampling.compiling import pays
 from certmix.sampling.devices import PARTLY, Passes
-from certmix.sampling.grid import Grid
-from certmix.sampling.law import noise_error, noise_law
+from certmix.sampling.grid import lost_by
+from certmix.sampling.law import noise_described, noise_error
 from certmix.sampling.layout import LaidOut
 from certmix.sampling.sampler import Pending
 from certmix.types import FloatArray, IntArray
@@ -131,7 +131,6 @@ class Sampling(Recipe):
         if own != earlier and (stored := store.records(ballots=True)):
             compiled = PARTLY if self._divided(stored)[0] else earlier
         coordinates = int(dataset.read(0).size) if len(dataset) else 0
-        law, grid = noise_law(request.sigma), Grid.of(request.sigma)
         budget = {
             "failure_probability": request.failure_probability, "bound": request.bound_at(request.gate),
             "split": unanimous(request, dataset.classes, request.gate).split,
@@ -142,12 +141,9 @@ class Sampling(Recipe):
             "looks": "certmix.sampling.schedule" if request.goal != "fixed" else None,
             "holds_for": "one input's certificate",
         }  # fmt: skip
-        noise = {  # eps is how far a probability may be from that under the Gaussian
-            "law": "Gaussian, rounded to multiples of a step", "steps_per_unit": grid.per_unit,
-            "clip": "none: values beyond the largest have their probability in eps",
-            "largest": law.reach / grid.per_unit, "coordinates": coordinates,
-            "total_variation_a_coordinate": law.total_variation,
-            "eps": noise_error(request.sigma, coordinates), "bits": "Philox4x32-10",
+        noise = {  # eps is how far a probability may be from that under the noise that is meant
+            **noise_described(request.smoothing), "coordinates": coordinates,
+            "eps": noise_error(request.smoothing, coordinates), "bits": "Philox4x32-10",
         }  # fmt: skip
         asked = {None: "auto", True: "on", False: "off"}[self.passes.compiled]
         return self.described(failure_budget=budget, noise=noise, compile=asked, compiled=compiled)
@@ -236,7 +232,7 @@ class Sampling(Recipe):
         """Return what makes, in another process, a handler of the same data and model."""
         request, passes = self.request, self._own
         robust = robust_of(request, self.sources)
-        named = Named.of(self.sources, robust, self.loaded, passes.device, request.sigma)
+        named = Named.of(self.sources, robust, self.loaded, passes.device, request.smoothing.level)
         return partial(_load, request, named, passes)
 
 
@@ -290,9 +286,10 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
     """
     module, compiled = loaded.robust.module, bool(passes.compiled)
     sampler = Sampler(
-        module if compiled else LaidOut(module, request.precision), loaded.dataset.classes, request.sigma,
-        request.seed, device=passes.device, precision=request.precision, batch_size=passes.batch_size,
-        compiled=compiled, places_alike=passes.places_alike, scale=loaded.dataset.scale,
+        module if compiled else LaidOut(module, request.precision), loaded.dataset.classes,
+        request.smoothing, request.seed, device=passes.device, precision=request.precision,
+        batch_size=passes.batch_size, compiled=compiled, places_alike=passes.places_alike,
+        scale=loaded.dataset.scale,
     )  # fmt: skip
     fixed = request.goal == "fixed"
     first = request.samples if fixed else looks(request.samples)[0]
@@ -372,7 +369,7 @@ def _found(records: list[ImageRecord], done: Bounded, request: CertifyRequest, d
     certified = 0
     if done.records:
         radii = radii_of(
-            done.bounds, sigma=request.sigma, alpha=request.alpha, certificate=request.certificates[0]
+            done.bounds, sigma=request.smoothing, alpha=request.alpha, certificate=request.certificates[0]
         )
         certified = int(((radii.radius > 0) & right).sum())
     numbers = [number for record in records for number in cells_of(record)]
@@ -459,10 +456,9 @@ def _open(loaded: Loaded, job: Job, sampler: Sampler) -> _Active:
             "or name another --output"
         )
     label = int(dataset.labels[job.position])
-    error = noise_error(sampler.sigma, values.size)
-    point = Grid.of(sampler.sigma, dataset.scale).nearest(values)
-    image = torch.from_numpy(values)
-    return _Active(image, sampler.place(image), index, label, checksum, job.record, error, point.lost)
+    error = noise_error(sampler.smoothing, values.size)
+    lost, image = lost_by(sampler.smoothing, values, dataset.scale), torch.from_numpy(values)
+    return _Active(image, sampler.place(image), index, label, checksum, job.record, error, lost)
 
 
 def _next_draw(one: _Active, request: CertifyRequest, ends: Sequence[int]) -> Draw:

@@ -17,8 +17,7 @@ from certmix.bounds import BOUNDS, bound_counts, bound_scores
 from certmix.bounds.bound import selected_and_runner_up
 from certmix.bounds.statistics import SCALE, ScoreStatistics
 from certmix.certification.request import CertifyRequest
-from certmix.radii import CERTIFICATES, margin_slack_of
-from certmix.radii._checks import less_lost
+from certmix.radii import Smoothing, margin_slack_of
 from certmix.sampling.schedule import looks, share
 from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray
 
@@ -67,17 +66,19 @@ def _transition(now: float, then: float) -> FloatArray:
     return np.diff(padded, axis=1)
 
 
-def thresholds(certificate: str, sigma: float, alpha: float, radii: Sequence[float]) -> FloatArray:
+def thresholds(
+    certificate: str, sigma: float | Smoothing, alpha: float, radii: Sequence[float]
+) -> FloatArray:
     """Return the least p, with q = 1 - p, that a certificate needs for each radius; 1 if none will do.
 
     A radius of 0 stands for any radius > 0.
     """
-    rule, wanted = CERTIFICATES[certificate], np.asarray(radii, np.float64)
+    smoothing, wanted = Smoothing.of(sigma), np.asarray(radii, np.float64)
     slack = margin_slack_of(alpha)
     low, high = np.full(len(wanted), 0.5), np.ones(len(wanted))
     for _ in range(60):
         middle = 0.5 * (low + high)
-        reached = rule.radius(middle, 1.0 - middle, sigma, alpha, margin_slack=slack)
+        reached = smoothing.radius(certificate, middle, 1.0 - middle, alpha, slack)
         enough = np.where(wanted > 0, reached >= wanted, reached > 0)
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
     return high
@@ -90,7 +91,9 @@ class Part:
         self.request, self.gate = request, gate
         self.rows = [row for row in request.deciding() if row.gate == gate]
         self._wanted = np.asarray(request.radii)
-        levels = [thresholds(row.certificate, request.sigma, row.alpha, request.radii) for row in self.rows]
+        levels = [
+            thresholds(row.certificate, request.smoothing, row.alpha, request.radii) for row in self.rows
+        ]
         self._levels = np.concatenate([np.empty(0), *levels])
         self._attainable = self._levels < 1.0 - 1e-12
         self._levels[~self._attainable] = 0.5
@@ -101,7 +104,7 @@ class Part:
         self._border = give_up_below(steps, spent, wanted, price) if self.rows else None
         far = np.linspace(0.0, 1.25 * max(request.radii) + 1e-9, 400)
         self._lines = [  # radius -> the least p for it, with q = 1 - p
-            (far, thresholds(row.certificate, request.sigma, row.alpha, far.tolist()))
+            (far, thresholds(row.certificate, request.smoothing, row.alpha, far.tolist()))
             for row in self.rows * (gate > 0)
         ]
 
@@ -144,10 +147,9 @@ class Part:
 
     def _reached(self, p: FloatArray, q: FloatArray) -> list[FloatArray]:
         """Return the radii (m,) of each deciding row."""
+        smoothing = self.request.smoothing
         return [
-            CERTIFICATES[row.certificate].radius(
-                p, q, self.request.sigma, row.alpha, margin_slack=margin_slack_of(row.alpha)
-            )
+            smoothing.radius(row.certificate, p, q, row.alpha, margin_slack_of(row.alpha))
             for row in self.rows
         ]
 
@@ -348,16 +350,19 @@ class Prospects:
         growth = np.where(np.isfinite(likely), np.maximum(likely - now, 0.0), 0.0)
         return np.array(gain, np.int64), float((growth * self.counts).sum())
 
-    def reach_one(self, some: IntArray, radii: CertifiedRadii, column: float) -> tuple[int, BoolArray]:
+    def reach_one(
+        self, some: IntArray, radii: CertifiedRadii, column: float, smoothing: Smoothing
+    ) -> tuple[int, BoolArray]:
         """Return how many more of some kinds (k,) a column could count, and which kinds could at all.
 
-        `radii` (m,) are all images' as certified; those of the nodes are under the same certificate.
+        `radii` (m,) are all images' as certified; those of the nodes are under the same certificate, of the
+        same `smoothing`.
         """
         (p, q, node), alpha = self.bounds.kinds, radii.alpha
-        rule, slack = CERTIFICATES[radii.certificate], margin_slack_of(alpha)
         nodes = np.arange(len(node)).reshape(-1, len(_NODES))[some]
         lost = np.asarray(self.bounds.lost)[nodes]
-        ahead = less_lost(rule.radius(p, q, radii.sigma, alpha, margin_slack=slack)[node[nodes]], lost)
+        given = radii.certificate, p, q, alpha, margin_slack_of(alpha)
+        ahead = smoothing.radius(*given, lost=lost, rows=node[nodes])
         z = _short_of(radii.radius[self.rows[some]], ahead, np.array([column]), _NODES)[0]
         return _most(ndtr(z), self.counts[some]), z > -np.inf
 

@@ -24,6 +24,7 @@ from certmix.certification.evaluate import (
     evaluate,
     expectations,
     mean_interval,
+    noise_told,
     table_row,
 )
 from certmix.certification.proved_table import evaluate_proved
@@ -31,7 +32,7 @@ from certmix.certification.request import DETERMINISTIC, CertifyRequest, Enumera
 from certmix.data.scales import about_scale
 from certmix.errors import ParameterError, RunError
 from certmix.files import parse_json
-from certmix.radii import CERTIFICATES, certify_radii, margin_slack_of
+from certmix.radii import CERTIFICATES, Smoothing, certify_radii, margin_slack_of
 from certmix.radii.enumerated import EXACT
 from certmix.runs import Store, read_run
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of
@@ -193,9 +194,10 @@ def images_of(request: Any, inputs: int) -> int:
     return inputs if request.images == "all" else min(int(request.images), inputs)
 
 
-def _refuse_other_sigma(source: str | Path, given: float | None, own: float) -> None:
+def _refuse_other_sigma(source: str | Path, given: float | None, own: float | None) -> None:
     if given not in (None, own):
-        raise ParameterError(f"sigma = {given}: {source} was made with {own}: drop --sigma")
+        made = "other noise" if own is None else own
+        raise ParameterError(f"sigma = {given}: {source} was made with {made}: drop --sigma")
 
 
 class KnownLog(NamedTuple):
@@ -246,7 +248,7 @@ class Stored:
 
     source: str
     kind: str
-    sigma: float
+    smoothing: Smoothing
     label: IntArray
     selected: IntArray
     bounds: ConfidenceBounds
@@ -296,10 +298,11 @@ def radii_at(stored: Stored, alpha: float, certificate: str) -> CertifiedRadii:
             )
         slack = 0.0 if stored.as_printed else margin_slack_of(alpha)
         return certify_radii(
-            stored.bounds, sigma=stored.sigma, alpha=alpha, certificate=certificate, margin_slack=slack
+            stored.bounds, sigma=stored.smoothing, alpha=alpha, certificate=certificate, margin_slack=slack
         )
     status = np.where(stored.radius > 0, Status.CERTIFIED, Status.ABSTAIN)
-    return CertifiedRadii(certificate, "l2", stored.sigma, 1.0, stored.radius, status.astype(np.int64))
+    norm, level = stored.smoothing.norm, stored.smoothing.scale
+    return CertifiedRadii(certificate, norm, level, 1.0, stored.radius, status.astype(np.int64))
 
 
 def refuse_empty(stored: Stored) -> None:
@@ -396,7 +399,7 @@ def _from_log(log: PublishedLog, how: Reading) -> Stored:
     else:
         details.append("Each radius is the lowest that prints as the log's does.")
     return Stored(
-        source=log.source, kind="run's log" if own else "log", sigma=level, label=log.label,
+        source=log.source, kind="run's log" if own else "log", smoothing=Smoothing.of(level), label=log.label,
         selected=np.where(log.abstained, -1, log.predict),
         bounds=ConfidenceBounds(p, 1.0 - p, stated, "log", {}), radius=radius, frequencies=None,
         planned=known.extent.rows, samples=None, bound=known.bound, notes=tuple(notes),
@@ -432,8 +435,8 @@ def _from_counts(found: ClassCounts, how: Reading) -> Stored:
         details.append(f"Samples of an input: {samples.min():,} to {samples.max():,}.")
     details.append("The number of samples is taken to have been fixed before they were drawn.")
     return Stored(
-        source=found.source, kind="class counts", sigma=level, label=found.label, selected=selected,
-        bounds=replace(bounds, failure_probability=delta), radius=None,
+        source=found.source, kind="class counts", smoothing=Smoothing.of(level), label=found.label,
+        selected=selected, bounds=replace(bounds, failure_probability=delta), radius=None,
         frequencies=found.counts / samples[:, None], planned=rows, samples=samples, bound=name,
         notes=(chosen,), details=tuple(details),
     )  # fmt: skip
@@ -524,7 +527,7 @@ def recertified(
         stored = read_stored(source, how)
         named = BY_RADIUS if stored.radius_alone else tuple(CERTIFICATES)
         usual = {"alpha": 1.0, "certificates": named, "radii": _columns_of(stored), "goal": "fixed"}
-        return _tabulate(stored, CertifyRequest(stored.sigma, **{**usual, **given}))
+        return _tabulate(stored, CertifyRequest(stored.smoothing.sigma, **{**usual, **given}))
     refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected, rows=rows)
     if is_enumerated(Path(source)):
         return _recounted(Path(source), {**given, **({} if sigma is None else {"sigma": sigma})})
@@ -538,7 +541,7 @@ def recertified(
             f"Inputs that these settings would sample further, judged by the samples there are: {waiting:,}."
         )
     about = {name: run.about[name] for name in ("data", "robust", "standard")}
-    about |= about_scale(run.about["settings"], request.radii, notes, [*details, NOT_CHECKED])
+    about |= about_scale(run.about["settings"], request.radii, notes, [*details, NOT_CHECKED], request.norm)
     return evaluate(run.records, run.probabilities, request, run.planned, bounded=seen, **about)
 
 
@@ -585,7 +588,7 @@ def _recounted(folder: Path, given: dict[str, Any]) -> Evaluation:
 def _columns_of(stored: Stored) -> tuple[float, ...]:
     """Return columns up to the largest radius of the robust classifier alone."""
     largest = float(np.max(radii_at(stored, 1.0, "exact").radius, initial=0.0))
-    return usual_radii(largest if 0 < largest < math.inf else 3 * stored.sigma)
+    return usual_radii(largest if 0 < largest < math.inf else 3 * stored.smoothing.scale)
 
 
 def _tabulate(stored: Stored, request: CertifyRequest) -> Evaluation:
@@ -593,7 +596,7 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Evaluation:
     plan, count = request.rows(), len(stored.label)
     clean = float(stored.right.mean()) if count else None
     radii = [radii_at(stored, row.alpha, row.certificate) for row in plan]
-    most = MOST_SIGMAS * stored.sigma
+    most = MOST_SIGMAS * stored.smoothing.scale
     right = [np.where(stored.right, found.radius, 0.0) for found in radii]
     table = tuple(
         replace(
@@ -628,7 +631,9 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Evaluation:
         samples=None if samples is None else int(samples.max()),
         mean_samples=None if samples is None else float(samples.mean()), data=stored.source,
         abstained=int(np.sum(radii[0].status == Status.ABSTAIN)),
-        **about_scale({"feature_scale": list(stored.feature_scale) or None}, request.radii, notes, details),
+        **{**noise_told(request), **about_scale(
+            {"feature_scale": list(stored.feature_scale) or None}, request.radii, notes, details, request.norm
+        )},
     ), curves, outcomes)  # fmt: skip
 
 
@@ -664,6 +669,8 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
     shapes = {(s.alpha, s.radii, tuple((row.classifier, row.certificate) for row in s.rows)) for s in full}
     if len({summary.feature_scale for summary in full}) > 1:
         raise ParameterError("the radii of the sources count different feature scales: no table holds both")
+    if len({(summary.noise, summary.norm) for summary in full}) > 1:
+        raise ParameterError("the sources differ in noise or norm: no table holds both")
     if len(shapes) > 1:
         raise ParameterError("the sources differ in alpha, radii or certificates: give them as options")
     first, names = full[0], [_name(summary) for summary in full]
@@ -690,7 +697,8 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
         clean_accuracy=CleanAccuracy(None, None, None), rows=tuple(rows),
         complete=all(summary.complete for summary in full), data=f"{len(full)} sources", notes=tuple(notes),
         details=tuple(details), sources=tuple(names), best_source=tuple(winners), norm=first.norm,
-        feature_scale=first.feature_scale, **common,
+        feature_scale=first.feature_scale, noise=first.noise, scale=first.scale,
+        converted_from=first.converted_from, **common,
     )  # fmt: skip
 
 
@@ -701,7 +709,8 @@ def best_of(found: Sequence[Evaluation]) -> Evaluation:
 
 
 def _name(summary: Summary) -> str:
-    return f"{summary.data} (sigma {summary.sigma:g})"
+    level = f"scale {summary.scale:g}" if summary.sigma is None else f"sigma {summary.sigma:g}"
+    return f"{summary.data} ({level})"
 
 
 def _best_notes(

@@ -12,7 +12,7 @@ import numpy as np
 from certmix.bounds import clopper_pearson
 from certmix.certification.evaluate import choice_notes, prospects_of
 from certmix.certification.publish import repeat_command, unfinished
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import checked_radii
 from certmix.certification.stopping import Prospects, alike
 from certmix.certification.stored import (
     NOT_CHECKED,
@@ -26,10 +26,9 @@ from certmix.certification.stored import (
     refuse_of_files,
     refuse_of_runs,
 )
-from certmix.data.scales import SCALED, about_scale
-from certmix.errors import ParameterError
+from certmix.data.scales import about_scale, scaled_norm
+from certmix.errors import ParameterError, check_choice
 from certmix.models.temperature import answer_of, sharpened
-from certmix.radii import CERTIFICATES
 from certmix.runs import read_run
 from certmix.runs.records import Answers
 from certmix.tables.table import Share
@@ -125,7 +124,7 @@ class Mixable:
             hits[i, k] = counts[few.right & there].sum()
             above = below = waiting
             if ahead is not None and len(waiting):  # a radius grows with alpha, whatever samples come
-                more[i, k], likely = ahead.reach_one(waiting, radii, at_radius)
+                more[i, k], likely = ahead.reach_one(waiting, radii, at_radius, self.stored.smoothing)
                 got = there[ahead.rows[waiting]]
                 above, below = waiting[~got], waiting[got | likely]
             count(name, k, low, i, below)
@@ -211,7 +210,7 @@ def _from_run(
     records = bounded.records.behind(request.gate)
     told = unfinished(folder, run.records.indices)
     stored = Stored(
-        source=str(folder), kind="run folder", sigma=request.sigma,
+        source=str(folder), kind="run folder", smoothing=request.smoothing,
         label=records.labels, selected=records.selected, bounds=bounded.bounds,
         radius=None,
         frequencies=records.frequencies,
@@ -228,7 +227,7 @@ def trade_off(
     sources: Sequence[Mixable | str | Path] | str | Path,
     *,
     at_radius: float = 0.25,
-    certificates: Sequence[str] = tuple(CERTIFICATES),
+    certificates: Sequence[str] | None = None,
     match_clean_accuracy: float | str | None = None,
 ) -> TradeOff:
     """Return clean and certified accuracy of each source's mixes over alpha.
@@ -241,7 +240,7 @@ def trade_off(
     at_radius
         The radius of the certified accuracy; 0 stands for any radius > 0.
     certificates
-        Names in `certmix.radii.CERTIFICATES`.
+        Names in `certmix.radii.CERTIFICATES`; None takes all that the noise has.
     match_clean_accuracy
         Pick for each source the largest alpha (in thousandths) whose mix
         has at least this clean accuracy: a number, or ``"baseline"``.
@@ -251,7 +250,7 @@ def trade_off(
     ParameterError
         For a value out of range, or a clean accuracy that no alpha reaches.
     """
-    CertifyRequest(1.0, 1.0, certificates=tuple(certificates), radii=(at_radius,))
+    checked_radii((at_radius,))
     read = []
     for source in [sources] if isinstance(sources, str | Path) else sources:
         if not isinstance(source, Mixable | str | Path):
@@ -259,12 +258,20 @@ def trade_off(
         read.append(source if isinstance(source, Mixable) else read_mixable(source))
     if not read:
         raise ParameterError("no source was given: name run folders, or logs by read_mixable")
+    known = read[0].stored.smoothing.certificates
+    certificates = tuple(known) if certificates is None else tuple(certificates)
+    if not certificates:
+        raise ParameterError(f"no certificate was given: use one of {', '.join(known)}")
+    for name in certificates:
+        check_choice("certificate", name, known)
+    if len({(one.stored.smoothing.kind, one.stored.smoothing.norm) for one in read}) > 1:
+        raise ParameterError("the sources differ in noise or norm: no table holds both")
     scales = {one.stored.feature_scale for one in read}
     if len(scales) > 1:
         raise ParameterError("the radii of the sources count different feature scales: no table holds both")
     wanted = match_clean_accuracy
     if wanted == BASELINE:
-        wanted = min(read, key=lambda one: one.stored.sigma).clean_accuracy(1.0)
+        wanted = min(read, key=lambda one: one.stored.smoothing.scale).clean_accuracy(1.0)
     elif wanted is not None and (isinstance(wanted, str) or not 0.0 < wanted <= 1.0):
         raise ParameterError(
             f"clean accuracy = {wanted}: give a number in (0, 1] such as 0.67, or '{BASELINE}'"
@@ -272,7 +279,8 @@ def trade_off(
     accuracy = None if wanted is None else float(wanted)
     sweeps = [_sweep(one, at_radius, certificates, accuracy) for one in read]
     notes, details = _notes(read, accuracy, sweeps)
-    norm = SCALED if any(scales) else "l2"
+    (norm,) = {one.stored.smoothing.norm for one in read}
+    norm = scaled_norm(norm) if any(scales) else norm
     return TradeOff(at_radius, tuple(certificates), accuracy, tuple(sweeps), notes, details, norm)
 
 
@@ -294,7 +302,8 @@ def _sweep(one: Mixable, at_radius: float, certificates: Sequence[str], wanted: 
             radii = radii_at(stored, alpha, name).radius
             certified = radii[stored.right & (radii > 0)]
             curves.append(Curve("mixed", name, certified, len(radii), match.clean_accuracy))
-    return Sweep(stored.source, stored.sigma, len(stored.label), one.clean_is, mixes, match, tuple(curves))
+    about = stored.source, stored.smoothing.sigma, len(stored.label), one.clean_is
+    return Sweep(*about, mixes, match, tuple(curves), stored.smoothing.told)
 
 
 def _notes(

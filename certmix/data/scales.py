@@ -17,11 +17,10 @@ from certmix.files import digest_of, parse_json, read_file
 from certmix.text import plain_decimal
 from certmix.types import Dataset, FloatArray
 
-__all__ = ["SCALED", "about_scale", "parse_feature_scale", "scaled"]
+__all__ = ["about_scale", "parse_feature_scale", "scaled"]
 
 SPREAD = "std"
-SCALED = "scaled l2"
-"""What tables call the norm of such radii: the l2 norm of the changes, each divided by its scale."""
+_JOINTLY = {"l2": "have squares that add up to", "l1": "add up to"}
 _LISTED = 24
 """Features whose tolerances are told one by one."""
 
@@ -182,8 +181,17 @@ def _tolerance(radius: float, scale: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def scaled_norm(norm: str) -> str:
+    """Return what the norm of changes is called that are each divided by their scale."""
+    return f"scaled {norm}"
+
+
 def about_scale(
-    settings: Any, radii: Sequence[float], notes: Iterable[str] = (), details: Iterable[str] = ()
+    settings: Any,
+    radii: Sequence[float],
+    notes: Iterable[str] = (),
+    details: Iterable[str] = (),
+    norm: str = "l2",
 ) -> dict[str, Any]:
     """Return fields of a `Summary` with these columns: notes and details, and what its radii count in.
 
@@ -204,7 +212,8 @@ def about_scale(
     note = (
         f"Radii count feature scales: radius {plain_decimal(at)} allows changes of "
         f"{' or '.join(shown)} alone{more}; "
-        f"jointly the changes over their scales have squares that add up to at most {plain_decimal(at)}^2."
+        f"jointly the changes over their scales {_JOINTLY.get(norm, 'are')} at most {plain_decimal(at)}"
+        f"{'^2' if norm == 'l2' else ''}."
     )
     columns = [radius for radius in radii if radius > 0]
     each = [
@@ -216,6 +225,6 @@ def about_scale(
     if count > _LISTED:
         each.append(f"The scales of {count - _LISTED:,} more values stand in run.json.")
     return {
-        "norm": SCALED, "feature_scale": tuple(map(float, numbers)), "notes": (note, *notes),
+        "norm": scaled_norm(norm), "feature_scale": tuple(map(float, numbers)), "notes": (note, *notes),
         "details": (*each, *details),
     }  # fmt: skip

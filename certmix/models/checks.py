@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from certmix.errors import ModelError
 from certmix.models.zoo import ZOO_FOLDER, gaussian_names
+from certmix.radii.smoothings import Smoothing
 from certmix.sampling.devices import full_float32
 
 if TYPE_CHECKING:
@@ -90,10 +91,16 @@ def chance_warning(name: str, correct: int, total: int, classes: int, where: str
     )
 
 
-def resolve_robust(robust: str | None, sigma: float, zoo: Path = ZOO_FOLDER) -> str:
-    """Return the robust model's spec: the user's, or the shipped model trained for `sigma`."""
+def resolve_robust(robust: str | None, level: float | Smoothing, zoo: Path = ZOO_FOLDER) -> str:
+    """Return the robust model's spec: the user's, or the shipped model trained for the noise."""
     if robust is not None:
         return robust
+    smoothing = Smoothing.of(level)
+    if (sigma := smoothing.sigma) is None:
+        raise ModelError(
+            f"no model is shipped for {smoothing.told}: train one (certmix train gaussian --noise "
+            f"{smoothing.kind} --scale {smoothing.scale:g}) or give one with --robust"
+        )
     shipped = gaussian_names(zoo)
     for level, name in shipped.items():
         if math.isclose(level, sigma, rel_tol=1e-9):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from certmix.errors import ParameterError, check_choice
-from certmix.lazy import LazyTable, lazily
-from certmix.radii._checks import Certificate, alpha_remedy, check_alpha, less_lost, statuses
+from certmix.lazy import lazily
+from certmix.radii._checks import Certificate, Kind, alpha_remedy, check_alpha, statuses
+from certmix.radii.smoothings import CERTIFICATES, SMOOTHINGS, Smoothing, norms_of
 from certmix.types import CertifiedRadii, ConfidenceBounds
 
 if TYPE_CHECKING:
@@ -23,8 +24,11 @@ __all__ = [
     "CERTIFICATES",
     "MARGIN_SLACK",
     "PAPER_CONSTANT",
+    "SMOOTHINGS",
     "TIGHT_CONSTANT",
     "Certificate",
+    "Kind",
+    "Smoothing",
     "alpha_remedy",
     "certify_radii",
     "check_alpha",
@@ -32,6 +36,7 @@ __all__ = [
     "gaussian_lipschitz_radius",
     "lipschitz_radius",
     "margin_slack_of",
+    "norms_of",
     "smoothing_radius",
 ]
 
@@ -50,32 +55,27 @@ def margin_slack_of(alpha: float) -> float:
     return 0.0 if alpha == 1.0 else MARGIN_SLACK
 
 
-CERTIFICATES = LazyTable({
-    "exact": "certmix.radii.exact:CERTIFICATE", "smoothing": "certmix.radii.theorems:SMOOTHING",
-    "lipschitz": "certmix.radii.theorems:TIGHT", "lipschitz-paper": "certmix.radii.theorems:PAPER",
-})  # fmt: skip
-"""Certificates by name; the first is the default."""
-
-
 def certify_radii(
     bounds: ConfidenceBounds,
     *,
-    sigma: float,
+    sigma: float | Smoothing,
     alpha: float,
     certificate: str = "exact",
     margin_slack: float = 0.0,
 ) -> CertifiedRadii:
     """Return the certified radii that confidence bounds, shape (m,), give under one certificate.
 
-    The certificate is a name in `CERTIFICATES`; the other parameters and errors are those of `exact_radius`,
+    `sigma` is the noise level of a Gaussian, or a `Smoothing` of another kind or norm, and the certificate a
+    name in its `certificates` (`CERTIFICATES`); the other parameters and errors are those of `exact_radius`,
     and alpha = 1 is the robust classifier alone.
     """
-    check_choice("certificate", certificate, CERTIFICATES)
-    rule = CERTIFICATES[certificate]
+    smoothing = Smoothing.of(sigma)
+    check_choice("certificate", certificate, smoothing.certificates)
     if not isinstance(bounds, ConfidenceBounds):
         told = f"bounds of type {type(bounds).__name__}"
         raise ParameterError(f"{told}: give what certmix.bounds.bound_counts returns")
     p, q, kind = bounds.kinds
-    radius = less_lost(rule.radius(p, q, sigma, alpha, margin_slack=margin_slack)[kind], bounds.lost)
+    radius = smoothing.radius(certificate, p, q, alpha, margin_slack, lost=bounds.lost, rows=kind)
     status = statuses(radius, bounds.p_lower > bounds.q_upper)
-    return CertifiedRadii(certificate, rule.norm, sigma, alpha, radius, status)
+    norm = smoothing.norm if smoothing.converted_from else smoothing.certificates[certificate].norm
+    return CertifiedRadii(certificate, norm, smoothing.scale, alpha, radius, status)

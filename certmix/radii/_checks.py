@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,14 @@ class Certificate:
     name, label, meaning
         As ``--certificate`` takes it, as tables show it, and in a few words.
     radius
-        ``(p_lower, q_upper, sigma, alpha, margin_slack=0.0)`` to radii in `norm`, float64, rounded down; 0
-        where nothing is certified.
+        ``(p_lower, q_upper, scale, alpha, margin_slack=0.0)`` to radii in `norm`, float64, rounded down; 0
+        where nothing is certified.  The scale is that of the noise, sigma of a Gaussian.
     formula
         By which `certmix verify` proves a radius: ``(_, mu, t, p, q)`` to a ball (`flint.arb`) that is above
         0 only if the margin exceeds mu at distance sigma t and nearer; this package's are in
         `certmix.verification.check_proof`.
+    of_dimension
+        Whether `radius` takes the ``dimension`` of an input as well.
     """
 
     name: str
@@ -37,6 +39,37 @@ class Certificate:
     radius: Callable[..., FloatArray]
     norm: str = "l2"
     formula: Callable[..., Any] | None = None
+    of_dimension: bool = False
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of smoothing: a sampler, or an enumeration, with its curves; all that is known of it.
+
+    Parameters
+    ----------
+    name, meaning, scale
+        As ``--noise`` takes it, in a few words, and what the number is that says how much of it there is.
+    certificates
+        By norm, the first the usual one, the certificates by name that rest on its curve; none of a kind
+        whose cases are enumerated, which `norms` are of.
+    law
+        ``module:function`` that tabulates whole numbers of steps, see `certmix.sampling.law`; None where what
+        the network sees is no sum of input and noise.
+    sampler
+        ``module:class`` that makes noisy copies, see `certmix.sampling.noise.Noise`.
+    whole
+        Whether scale and radii are whole numbers.
+    """
+
+    name: str
+    meaning: str
+    scale: str
+    certificates: Mapping[str, Mapping[str, Certificate]]
+    law: str | None = None
+    sampler: str = "certmix.sampling.noise:Noise"
+    whole: bool = False
+    enumerated: bool = False
 
 
 CONSTANTS_OF = {

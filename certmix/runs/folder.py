@@ -42,20 +42,28 @@ class Identity(Settings, frozen=True):
     """What decides which samples are drawn: data and base classifier h by checksum, and how noise is made.
 
     Not part of it: alpha, certificates, radii, failure probability, the standard classifier, and which images
-    are asked for.  `sigma` is the noise level, `seed` the key of all noise, `selection_samples` choose the
-    class; `scores` is ``hard`` with what a gate asks of votes, or ``soft`` with its temperature.
+    are asked for.  `sigma` is the level of Gaussian noise, `noise` and `scale` say which other there is,
+    `seed` is the key of all noise, `selection_samples` choose the class; `scores` is ``hard`` with
+    what a gate asks of votes, or ``soft`` with its temperature.
     """
 
     data: str
     data_checksum: str
     robust: str
     robust_checksum: str
-    sigma: float
+    sigma: float | None
     seed: int
     selection_samples: int
     precision: str
     scores: str = "hard"
     noise_version: int = NOISE_VERSION
+    noise: str = "gaussian"
+    scale: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for ``run.json``; Gaussian noise is said by its sigma alone."""
+        left = ("noise", "scale") if self.noise == "gaussian" else ()
+        return {name: value for name, value in super().as_dict().items() if name not in left}
 
     @property
     def study(self) -> str:
@@ -64,7 +72,8 @@ class Identity(Settings, frozen=True):
 
     def folder_name(self) -> str:
         """Return a readable and unique folder name: data and model count by checksum, not by name."""
-        words = f"{self.data}-{self.robust}-sigma{self.sigma:g}-seed{self.seed}"
+        level = f"sigma{self.sigma:g}" if self.scale is None else f"{self.noise}{self.scale:g}"
+        words = f"{self.data}-{self.robust}-{level}-seed{self.seed}"
         parts = {k: v for k, v in self.as_dict().items() if k not in ("data", "robust")}
         return _folder_name(words, parts)
 

@@ -303,7 +303,10 @@ def arguments(made: Settings) -> list[str]:
         if field.derived:
             with suppress(ParameterError):  # it has no usual value
                 usual = made.usual(field.name)
-        if value == usual and not field.required and len(field.names) != 1:
+        if value is None and (usual is None or field.required):
+            continue
+        marks = len(field.names) == 1 and not field.option.choices  # which of several settings they are
+        if value == usual and not field.required and not marks:
             continue
         if value is True:
             words.append(field.flag)

@@ -17,6 +17,7 @@ from certmix.data.scales import SPREAD, parse_feature_scale
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.models.composed import at_sigma, denoised_spec
 from certmix.models.kinds import OUTPUTS, is_model
+from certmix.radii.smoothings import Smoothing
 from certmix.runs.folder import with_paths
 from certmix.runs.settings import Option, Settings, divide, fields, from_json, refuse
 from certmix.types import Dataset
@@ -394,8 +395,10 @@ def with_classes(dataset: Dataset, count: int) -> Dataset:
     return dataset if count <= dataset.classes else replace(dataset, class_names=names)
 
 
-def load_sources(sources: Sources, sigma: float, device: torch.device, say: Callable[[str], None]) -> Loaded:
-    """Load data and models as `load_models` does; without a name, `sigma` picks the shipped robust model."""
+def load_sources(
+    sources: Sources, sigma: float | Smoothing, device: torch.device, say: Callable[[str], None]
+) -> Loaded:
+    """Load data and models as `load_models` does; without a name, the noise picks the robust one."""
     from certmix.models.checks import noise_warnings, resolve_robust
 
     dataset = load_data(sources)  # before models: what is wrong with it is not hidden behind theirs
@@ -404,8 +407,9 @@ def load_sources(sources: Sources, sigma: float, device: torch.device, say: Call
         robust_spec = resolve_robust(robust_spec, sigma)
     loaded = load_models(sources, robust_spec, device, say, dataset)
     robust = loaded.robust
-    for warning in noise_warnings(robust.name, robust.noise_sigma, sigma, dataset.input_range):
-        say(warning)
+    if (level := Smoothing.of(sigma).sigma) is not None:
+        for warning in noise_warnings(robust.name, robust.noise_sigma, level, dataset.input_range):
+            say(warning)
     return loaded
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from certmix.errors import DataError, ParameterError
+from certmix.radii.smoothings import Smoothing
 from certmix.types import FloatArray
 
 FINEST = 4096
@@ -35,7 +36,7 @@ _ROUNDED = 2.0**-23 * (1 + 2.0**-20)
 
 @dataclass(frozen=True, eq=False)
 class GridPoint:
-    """An input on the grid: coordinates in steps, int32, and at most how far (l2) it is from the input given.
+    """An input on the grid: coordinates in steps, int32, and at most how far it is from the input given.
 
     `is_8bit`: every value given was one of k/255, to float32 precision; the point is the one that was meant.
     """
@@ -54,24 +55,27 @@ class GridPoint:
 class Grid:
     """Multiples of 1 / per_unit, for noise of level sigma in units of the input, or of `scale`, of its shape.
 
-    per_unit is a multiple of 255 for sigma up to 32, a whole number up to 8192.
+    per_unit is a multiple of 255 for sigma up to 32, a whole number up to 8192.  Distances are in `norm`.
     """
 
     sigma: float
     per_unit: float
     scale: FloatArray | None = field(default=None, compare=False)
+    norm: str = "l2"
 
     @classmethod
-    def of(cls, sigma: float, scale: FloatArray | None = None) -> Grid:
-        """Return the grid of a noise level."""
+    def of(cls, level: float | Smoothing, scale: FloatArray | None = None) -> Grid:
+        """Return the grid of a noise level, or of another kind of noise."""
+        smoothing = Smoothing.of(level)
+        sigma, norm = float(smoothing.scale), smoothing.own_norm
         if not _SMALLEST <= sigma <= 1 / _SMALLEST:
             drawn = f"noise is drawn for {_SMALLEST:g} to {1 / _SMALLEST:g}"
             raise ParameterError(f"sigma = {sigma}: {drawn}: use other units of the input")
         for levels in (_LEVELS, 1):  # k/255, else whole numbers, on the grid wherever that is not too fine
             if 2.0**-20 <= sigma <= 2 * FINEST / levels:
                 steps = levels * math.ceil(Fraction(FINEST, levels) / Fraction(sigma))
-                return cls(sigma, float(steps), scale)
-        return cls(sigma, math.nextafter(FINEST / sigma, math.inf), scale)
+                return cls(sigma, float(steps), scale, norm)
+        return cls(sigma, math.nextafter(FINEST / sigma, math.inf), scale, norm)
 
     @property
     def steps_per_sigma(self) -> Fraction:
@@ -94,7 +98,7 @@ class Grid:
         off = np.abs(given - steps / self.per_unit) + np.abs(given) * one_rounding
         if self.per_unit.is_integer() and self.scale is None:
             off[given == np.rint(given)] = 0.0
-        in_steps = math.sqrt(float(np.sum((off * self.per_unit) ** 2)))
+        in_steps = float(np.linalg.norm((off * self.per_unit).ravel(), 1 if self.norm == "l1" else 2))
         distance = in_steps / self.per_unit * (1 + (given.size + 8) * 2.0**-52)
         scale = self.per_unit / _LEVELS
         levels = steps / scale
@@ -116,3 +120,11 @@ class Grid:
     def real(self, steps: ArrayLike) -> FloatArray:
         """Return grid points, in the units of noise, to float64 precision."""
         return np.asarray(steps, np.float64) / self.per_unit
+
+
+def lost_by(smoothing: Smoothing, values: ArrayLike, scale: FloatArray | None = None) -> float:
+    """Return what a certificate about the sampled point loses as one about an input, a distance in own norm.
+
+    Nothing is lost where nothing is added to the input.
+    """
+    return Grid.of(smoothing, scale).nearest(values).lost if smoothing.entry.law is not None else 0.0

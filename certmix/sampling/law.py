@@ -1,35 +1,34 @@
-"""The law of the noise: integers, tabulated once a noise level, with a proved distance from the Gaussian.
+"""The law of the noise: integers, tabulated once a kind and scale, with a proved distance from the law meant.
 
-A noise value is a number N of grid steps s, and should have
-
-    P[N = k] = Phi((k + 1/2) s / sigma) - Phi((k - 1/2) s / sigma),
-
-the law of sigma z rounded to the grid.  The table draws |N| from 63 uniform
-bits with probabilities w_k / 2^63, w_k whole numbers.  How far they are from
-the law is computed here in whole numbers, with every error bounded; docs/noise.md
-has the proof.
+A noise value is a number N of grid steps s, and should have the probabilities that noise X of the kind has
+when it is rounded to the grid: P[N = k] = P[(k - 1/2) s < X < (k + 1/2) s]; X is symmetric.  The table draws
+|N| from 63 uniform bits with probabilities w_k / 2^63, w_k whole numbers.  How far they are from the law is
+computed here in whole numbers, with every error bounded; docs/noise.md has the proof.  A kind's own module,
+such as `certmix.sampling.gaussian`, gives what the probabilities of |N| are proportional to.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from certmix.radii.smoothings import GAUSSIAN, Smoothing
 from certmix.sampling.grid import FINEST, Grid
 
 TOTAL_BITS = 63
 """Random bits that choose |N|; one more is its sign."""
 
-_FIXED = 160
-_REACH = 10
-"""Standard deviations that are tabulated: what lies beyond has probability 1.6e-23."""
+BITS = 160
+"""Of the fixed point that weights are computed in."""
 _OTHER_ERRORS = Fraction(1, 2**72)
-"""More than the tail beyond the table, the series' remainder and the fixed-point errors together."""
+"""More than the tail beyond a table, a series' remainder and the fixed-point errors together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +38,7 @@ class NoiseLaw:
     Of a random word of 32 bits the first is the sign, the next `bits` name a cell, and the others begin a
     fraction.  `entries` (2^bits,) hold the first 31 - bits bits of the cell's threshold, then its alias;
     `rest` the threshold's other 32 bits, needed where the first ones tie.  `reach` is the largest |N|, and
-    `total_variation` an upper bound, of one coordinate, of that between the law drawn and the Gaussian's.
+    `total_variation` an upper bound, of one coordinate, of that between the law drawn and the kind's.
     """
 
     bits: int
@@ -49,9 +48,9 @@ class NoiseLaw:
     total_variation: float
 
 
-def _exponential(x: Fraction) -> int:
+def exponential(x: Fraction) -> int:
     """Return e^-x in fixed point, for 0 <= x < 1/1024."""
-    term = total = 1 << _FIXED
+    term = total = 1 << BITS
     k = 1
     while term:
         term = term * x.numerator // (x.denominator * k)
@@ -60,25 +59,14 @@ def _exponential(x: Fraction) -> int:
     return total
 
 
-def half_normal_weights(steps_per_sigma: Fraction) -> tuple[list[int], Fraction]:
+def whole_weights(smoothing: Smoothing) -> tuple[list[int], Fraction]:
     """Return whole numbers w_k with sum 2^63, and a bound of the distance of w_k / 2^63 from the law of |N|.
 
-    The integral of the density over a step h = 1 / steps_per_sigma, at most 1 / 4096, is, from its Taylor
-    series at the middle x = k h, ``h phi(x) (1 + h^2 (x^2 - 1) / 24 + h^4 (x^4 - 6 x^2 + 3) / 1920)`` but for
-    less than ``15 phi(0) 2 (h/2)^7 / 7! < 10^-30``; the constant factor h phi(0) follows from the sum.  phi(x
-    + h) / phi(x) is a geometric sequence.  The bound, in exact arithmetic, is of the total variation.
+    The bound, in exact arithmetic, is of the total variation.
     """
-    square = 1 / steps_per_sigma**2
-    h2 = square.numerator * (1 << _FIXED) // square.denominator
-    h4 = h2 * h2 >> _FIXED
-    density, ratio, factor = 1 << _FIXED, _exponential(square / 2), _exponential(square)
-    parts = []
-    for k in range(math.ceil(_REACH * steps_per_sigma) + 1):
-        x2 = k * k * h2
-        second = h2 * (x2 - (1 << _FIXED)) // 24 >> _FIXED
-        fourth = h4 * ((x2 * x2 >> _FIXED) - 6 * x2 + (3 << _FIXED)) // 1920 >> _FIXED
-        parts.append((density * ((1 << _FIXED) + second + fourth) >> _FIXED) << (k > 0))
-        density, ratio = density * ratio >> _FIXED, ratio * factor >> _FIXED
+    assert smoothing.entry.law is not None
+    module, _, name = smoothing.entry.law.partition(":")
+    parts = getattr(importlib.import_module(module), name)(Grid.of(smoothing).steps_per_sigma)
     total, unit = sum(parts), 1 << TOTAL_BITS
     weights = [(part * unit + total // 2) // total for part in parts]
     weights[0] += unit - sum(weights)
@@ -108,9 +96,8 @@ def _alias_table(weights: list[int]) -> tuple[int, list[int], list[int]]:
 
 
 @lru_cache(maxsize=8)
-def noise_law(sigma: float) -> NoiseLaw:
-    """Return the table of a noise level, made once (a tenth of a second)."""
-    weights, total_variation = half_normal_weights(Grid.of(sigma).steps_per_sigma)
+def _law(kind: str, scale: float) -> NoiseLaw:
+    weights, total_variation = whole_weights(Smoothing(kind, scale))
     bits, threshold, alias = _alias_table(weights)
     entries = [(t >> 32) << bits | other for t, other in zip(threshold, alias, strict=True)]
     bound = math.nextafter(float(total_variation), 1.0)
@@ -118,12 +105,35 @@ def noise_law(sigma: float) -> NoiseLaw:
     return NoiseLaw(bits, np.array(entries, np.uint32), rest, len(weights) - 1, bound)
 
 
-def noise_error(sigma: float, coordinates: int) -> float:
-    """Return eps: how far a probability under the drawn noise may be from one under the Gaussian.
+def noise_law(sigma: float | Smoothing) -> NoiseLaw:
+    """Return the table of a noise level, or of another kind of noise, made once (a tenth of a second)."""
+    smoothing = Smoothing.of(sigma)
+    return _law(smoothing.kind, float(smoothing.scale))
 
-    The total variation of independent coordinates is at most the sum of theirs.
+
+def noise_error(sigma: float | Smoothing, coordinates: int) -> float:
+    """Return eps: how far a probability under the drawn noise may be from one under the noise that is meant.
+
+    The total variation of independent coordinates is at most the sum of theirs.  Nothing is off where what is
+    drawn is no sum.
     """
-    return min(1.0, math.nextafter(noise_law(float(sigma)).total_variation * coordinates, 1.0))
+    smoothing = Smoothing.of(sigma)
+    if smoothing.entry.law is None:
+        return 0.0
+    return min(1.0, math.nextafter(noise_law(smoothing).total_variation * coordinates, 1.0))
+
+
+def noise_described(smoothing: Smoothing) -> dict[str, Any]:
+    """Return what ``run.json`` says of the law that is drawn."""
+    if smoothing.entry.law is None:
+        return {"law": smoothing.entry.meaning, "total_variation_a_coordinate": 0.0}
+    law, per_unit = noise_law(smoothing), Grid.of(smoothing).per_unit
+    name = "Gaussian" if smoothing.kind == GAUSSIAN else smoothing.kind
+    return {
+        "law": f"{name}, rounded to multiples of a step", "steps_per_unit": per_unit,
+        "clip": "none: values beyond the largest have their probability in eps",
+        "largest": law.reach / per_unit, "total_variation_a_coordinate": law.total_variation,
+    }  # fmt: skip
 
 
 assert FINEST == 4096  # the bounds above are for steps of at most sigma / 4096

@@ -15,6 +15,7 @@ whole numbers, and the same float32 inputs.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from certmix.errors import ParameterError
+from certmix.radii.smoothings import Smoothing
 from certmix.sampling.devices import send
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import NoiseLaw, noise_law
@@ -172,19 +174,21 @@ def noise_integers(
 
 
 class Noise:
-    """Noisy copies of inputs of one noise level on one device.
+    """Noisy copies of inputs on one device: the sum of an input and noise of one kind.
 
     Parameters
     ----------
     sigma
-        Noise level, in units of the input, or of its scale.
+        Level of Gaussian noise, in units of the input, or of its scale; or noise of another kind.
     device
         Where copies are wanted.  Without float64 there (MPS) they are made on the CPU.
     scale
         What noise counts in, of an input's shape; None: 1.
     """
 
-    def __init__(self, sigma: float, device: torch.device, scale: FloatArray | None = None) -> None:
+    def __init__(
+        self, sigma: float | Smoothing, device: torch.device, scale: FloatArray | None = None
+    ) -> None:
         ordered = None if scale is None else np.moveaxis(scale, 0, -1) if scale.ndim == 3 else scale
         self.grid, self.law, self.device = Grid.of(sigma, ordered), noise_law(sigma), device
         unit = None if ordered is None else torch.from_numpy(ordered.astype(np.float32).ravel())
@@ -227,3 +231,10 @@ class Noise:
             out.copy_(target)
         if self._unit is not None:
             out.mul_(self._unit)  # as Grid.value does
+
+
+def noise_of(smoothing: Smoothing, device: torch.device, scale: FloatArray | None = None) -> Noise:
+    """Return what makes noisy copies of a kind of smoothing."""
+    module, _, name = smoothing.entry.sampler.partition(":")
+    made: Noise = getattr(importlib.import_module(module), name)(smoothing, device, scale)
+    return made

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from certmix.calling import call_model, has_no_room, name_of
 from certmix.errors import ModelError, ParameterError, describe
+from certmix.radii.smoothings import Smoothing
 from certmix.sampling.ballots import Ballots
 from certmix.sampling.compiling import CompiledModel, CompileError
 from certmix.sampling.devices import SAMPLED, arithmetic, automatic_batch_size, fetch
-from certmix.sampling.noise import Noise, NoiseKey
+from certmix.sampling.noise import NoiseKey, noise_of
 from certmix.sampling.packing import Cursor, Draw, Part
 from certmix.sampling.rows import ballots_of, is_independent_of_place, not_finite
 from certmix.sampling.schedule import LOOKS_ARE_MULTIPLES_OF
@@ -48,14 +49,14 @@ class Pending:
 
 
 class Sampler:
-    """Counts the votes of a base classifier under Gaussian noise.
+    """Counts the votes of a base classifier under noise.
 
     Parameters
     ----------
     model, classes
         Gives logits (batch, classes); it is used in evaluation mode as it is.
     sigma
-        Noise level, in units of the input.
+        Level of Gaussian noise, in units of the input, or noise of another kind.
     seed
         With the image's index, the key of all noise.
     device, precision
@@ -87,7 +88,7 @@ class Sampler:
         self,
         model: nn.Module,
         classes: int,
-        sigma: float,
+        sigma: float | Smoothing,
         seed: int = 0,
         *,
         device: torch.device | str = "cpu",
@@ -97,19 +98,17 @@ class Sampler:
         places_alike: bool = False,
         scale: FloatArray | None = None,
     ) -> None:
-        if not sigma > 0:
-            raise ParameterError(f"sigma = {sigma}: the noise level must be a positive number")
         if precision not in SAMPLED:
             raise ParameterError(f"precision {precision!r} is unknown: use {', '.join(SAMPLED)}")
         if batch_size is not None and batch_size < 1:
             raise ParameterError(f"batch size = {batch_size}: at least 1 is needed")
-        self.model, self.classes, self.sigma, self.seed = model, classes, float(sigma), seed
+        self.model, self.classes, self.smoothing, self.seed = model, classes, Smoothing.of(sigma), seed
         self.device, self.precision = torch.device(device), precision
         self.batch_size = batch_size
         self.places, self._places_alike = 1, places_alike and compiled
         self._automatic = False
         self._independent: dict[tuple[torch.Size, int], bool] = {}
-        self._noise = Noise(self.sigma, self.device, scale)
+        self._noise = noise_of(self.smoothing, self.device, scale)
         run = CompiledModel(model, self.device, precision) if compiled else model
         self._call = partial(call_model, run, name=name_of(model))
         self._rows = self._batch = torch.empty(0)  # one memory, as (size, values) and for the model
@@ -314,7 +313,7 @@ def in_float64(logits: Tensor) -> Tensor:
 def count_votes(
     model: nn.Module,
     image: Tensor,
-    sigma: float,
+    sigma: float | Smoothing,
     samples: int,
     seed: int = 0,
     *,

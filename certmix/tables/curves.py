@@ -261,7 +261,7 @@ def trade_off_image(found: Any, suffix: str) -> bytes:
             _draw_matches(all_axes[1], found, colour)
         handles = []  # one entry a source, in its colour, and one a certificate, with its dashes
         for number, sweep in enumerate(found.sweeps):
-            label = f"\u03c3 = {plain_decimal(sweep.sigma)}"
+            label = sweep.noise if sweep.sigma is None else f"\u03c3 = {plain_decimal(sweep.sigma)}"
             if sweep.match is not None:
                 label += f", \u03b1 = {plain_decimal(sweep.match.alpha)}"
             handles.append(entry(label, color=colour(number), linewidth=3))

@@ -34,16 +34,17 @@ class Sweep:
     """The mixes of one source over all alphas.
 
     ``clean_is`` says how clean accuracy came about.  ``match`` is the mix that has the clean accuracy wanted,
-    if one was, and ``curves`` are its radii, one a certificate.
+    if one was, and ``curves`` are its radii, one a certificate.  ``noise`` is told where it is not Gaussian.
     """
 
     source: str
-    sigma: float
+    sigma: float | None
     images: int
     clean_is: str
     mixes: tuple[Mix, ...]
     match: Mix | None = None
     curves: tuple[Curve, ...] = ()
+    noise: str = ""
 
     def lines(self) -> Iterator[tuple[list[Share], list[bool]]]:
         """Yield, for each certificate, its share at every alpha and whether it is on the front."""
@@ -85,8 +86,8 @@ class TradeOff(Result):
                 star = Quantity(match.alpha, len(plain_decimal(match.alpha).partition(".")[2]), "*")
                 lines[match.alpha] = (star, Share(match.clean_accuracy), *match.certified)
             rows += [lines[alpha] for alpha in sorted(lines)]
-            sigma = plain_decimal(sweep.sigma)
-            name = f"{one_line(sweep.source)} (sigma = {sigma}, {sweep.images:,} inputs)"
+            level = sweep.noise if sweep.sigma is None else f"sigma = {plain_decimal(sweep.sigma)}"
+            name = f"{one_line(sweep.source)} ({level}, {sweep.images:,} inputs)"
             groups.append((name, len(lines)))
         wanted = self.wanted_clean_accuracy
         starred = "" if wanted is None else f"; * has a clean accuracy of {floor_percent(wanted, 2)} or more"

@@ -91,6 +91,8 @@ def settings(summary: Summary) -> str:
     if deterministic(summary):
         return f"{alpha}, no failure probability: deterministic, {images}"
     sigma = "sigma of the best source" if summary.sigma is None else f"sigma = {as_given(summary.sigma)}"
+    if summary.scale is not None:
+        sigma = f"{summary.noise} noise, scale = {as_given(summary.scale)}"
     parts, mean = [sigma, alpha], summary.mean_samples
     if summary.samples is not None:
         drawn = f"{summary.samples:,} samples an input"
@@ -119,7 +121,8 @@ MOST_NOTES = 5  # lines under a certified-accuracy table; the rest are details
 def _within(summary: Summary) -> str:
     if summary.norm == PATCH:
         return "wherever such a patch lies and whatever it shows"
-    return f"within the {summary.norm} radius"
+    converted = f" (converted from {summary.converted_from})" if summary.converted_from else ""
+    return f"within the {summary.norm} radius{converted}"
 
 
 def notes(summary: Summary, open_: bool) -> tuple[list[str], list[str]]:

@@ -29,7 +29,8 @@ from certmix.verification.requirements import CLASS, Requirement, parse_requirem
 VERSION = 1
 LONGEST_TEXT, LONGEST_NAME, LARGEST_FILE, LARGEST_NUMBER = 2000, 200, 1 << 20, 10**12
 CERTIFICATE = (
-    "name", "alpha", "sigma", "norm", "radii", "failure_probability", "bound", "bound_method", "arithmetic",
+    "name", "alpha", "sigma", "noise", "scale", "norm", "dimension", "radii", "failure_probability", "bound",
+    "bound_method", "arithmetic",
     "max_radius", "lipschitz_constant", "constant_of", "standard_temperature",
 )  # fmt: skip
 SAMPLING = (
@@ -354,9 +355,10 @@ def _request(lines: Lines, tables: dict[str, dict[str, Any]], images: Any) -> An
             told = f"{key} = {one_line(repr(value))[:40]}: give a text in quotes"
             raise lines.wrong(("certificate", key), told)
     try:
-        plain = draws_no_samples([name], norm, given.get("sigma"))
+        level = given.get("sigma", given.get("scale"))
+        plain = draws_no_samples([name], norm, level, given.get("noise"))
     except ParameterError as error:
-        key = next((key for key in ("sigma", "norm") if str(error).startswith(key)), "name")
+        key = next((key for key in ("sigma", "norm", "noise") if str(error).startswith(key)), "name")
         raise lines.wrong(("certificate", key), _spelt(str(error))) from None
     kind: Any = KINDS[f"certify-{name}"] if plain else CertifyRequest
     for key in given:
@@ -372,7 +374,9 @@ def _request(lines: Lines, tables: dict[str, dict[str, Any]], images: Any) -> An
     if sampling.get("precision") == AUTO:
         told = "precision = 'auto' is another on other machines: name one of " + ", ".join(SAMPLED)
         raise lines.wrong(("sampling", "precision"), told)
-    own: dict[str, Any] = {"certificate": name} if plain else {"certificates": (name,), "precision": "fp32"}
+    own: dict[str, Any] = (
+        {"certificate": name} if plain else {"certificates": (name,), "precision": "fp32", "sigma": None}
+    )
     named = {} if norm is None else {"norm": norm}
     return _values(lines, "certificate", kind, {**own, "images": images, **named, **given, **sampling})
 

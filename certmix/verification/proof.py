@@ -92,7 +92,7 @@ def proof_of(
     inputs = [{"index": index, "label": label, "radii": own} for index, label, own in common]
     if isinstance(request, CertifyRequest):
         assert isinstance(numbers, Evaluation)
-        sigma: float | str = request.sigma
+        sigma: float | str = request.smoothing.scale
         delta, shares = request.failure_probability, _shares(request)
         views = list(numbers.views)
         layered = ", layers" if BOUNDS[request.bound].distribution else ""

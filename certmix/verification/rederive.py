@@ -29,7 +29,7 @@ from certmix.runs.records import Answers, Records, having, places_of
 from certmix.runs.sources import Loaded
 from certmix.sampling import resolve_device
 from certmix.sampling.ballots import LEVELS
-from certmix.sampling.grid import Grid
+from certmix.sampling.grid import lost_by
 from certmix.sampling.law import noise_error
 from certmix.sampling.noise import STREAMS, NoiseKey
 from certmix.sampling.schedule import look, looks, share
@@ -130,7 +130,8 @@ def _check_identity(run: Run) -> list[CheckResult]:
             "seed": request.seed, "selection_samples": request.selection_samples,
             "precision": request.precision, "scores": request.kept, "noise_version": NOISE_VERSION,
         }  # fmt: skip
-        pattern = r".+-sigma[0-9.e+-]+-seed\d+-([0-9a-f]{8})"
+        parts |= {} if request.scale is None else {"noise": request.noise, "scale": request.scale}
+        pattern = r".+-[a-z]+[0-9.e+-]+-seed\d+-([0-9a-f]{8})"
     else:
         study = f"certify-{request.certificate}"
         parts = {"study": study, **sums, **request.identity()}
@@ -288,9 +289,8 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
     records = run.records
     stored, many = run.description.get("noise"), f"{len(records):,}"
     coordinates: Any = stored.get("coordinates") if isinstance(stored, dict) else None
-    eps = noise_error(request.sigma, coordinates) if is_whole(coordinates) else 0.0
+    eps = noise_error(request.smoothing, coordinates) if is_whole(coordinates) else 0.0
     averaged = BOUNDS[request.bound].averaged
-    grid = Grid.of(request.sigma, None if data is None else data.scale)
     fixed = int(run.meta.get("fixed_samples", 0))
     first = ", ".join(str(look(k)) for k in range(3))
     good = {
@@ -309,7 +309,7 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
         wrong("counts", row, f": {fault}")
     for row, text in _off_schedule(records, fixed):
         wrong("look schedule", row, text)
-    # Bounds must give away the noise's distance from the Gaussian, radii the image's from the grid.
+    # Bounds must give away the noise's distance from what is meant, radii the image's from the grid.
     error, batch = records.noise_error, records.places
     for row in np.flatnonzero(~(error >= eps) | (batch < 1)).tolist():
         wrong("noise", row, f": its bounds allow for {error[row]:g}, the noise's error is {eps:g}")
@@ -329,7 +329,7 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
             wrong("input checksums", row, " is not what the run stored a checksum of")
         if values.size != coordinates:
             wrong("noise", row, f" has {values.size:,} values, run.json says otherwise")
-        elif not records.lost[row] >= (lost := grid.nearest(values).lost) * (1 - 1e-9):
+        elif not records.lost[row] >= (lost := lost_by(request.smoothing, values, data.scale)) * (1 - 1e-9):
             wrong("noise", row, f" is {lost:g} from the grid, its radii lose {records.lost[row]:g}")
     for check, text in good.items():
         if data is None and check in ("labels", "input checksums"):

@@ -210,12 +210,13 @@ def weights_of(records: Sequence[ImageRecord], request: CertifyRequest) -> dict[
         evaluate(records, {}, request, len(records), every_look=True).outcomes,
         [0.0, *request.radii],
     )
-    distance = np.full(len(found.indices), request.sigma)
+    scale = request.radii[-1] or request.smoothing.scale if request.sigma is None else request.sigma
+    distance = np.full(len(found.indices), scale)
     for row, certified in zip(request.rows(), found.radii, strict=True):
         radii = np.where(found.answers(row.classifier)[0] == found.labels, certified.radius, 0.0)[:, None]
-        above = np.where((radii > 0) & (radii >= columns), radii - columns, request.sigma)
+        above = np.where((radii > 0) & (radii >= columns), radii - columns, scale)
         distance = np.minimum(distance, above.min(1))
-    weights = 1 / (distance / request.sigma + 0.25)
+    weights = 1 / (distance / scale + 0.25)
     return dict(zip(found.indices.tolist(), weights.tolist(), strict=True))
 
 
@@ -362,8 +363,8 @@ def _votes_again(again: Again, request: CertifyRequest) -> list[CheckResult]:
         raise RunError(f"{run.folder}: batch size {size!r} is none: restore the run")
     by_run, by_new = (
         Sampler(
-            again.module, run.classes, request.sigma, seed, device=again.device, precision=request.precision,
-            batch_size=size, scale=again.dataset.scale,
+            again.module, run.classes, request.smoothing, seed, device=again.device,
+            precision=request.precision, batch_size=size, scale=again.dataset.scale,
         )
         for seed in (request.seed, again.new_seed)
     )  # fmt: skip

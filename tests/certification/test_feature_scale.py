@@ -16,6 +16,7 @@ from certmix.certification.stored import recertify
 from certmix.data import dataset_of, scaled
 from certmix.errors import CertmixError
 from certmix.models.smoothed import SmoothedClassifier
+from certmix.radii import Smoothing
 from certmix.sampling.grid import Grid
 from certmix.sampling.noise import Noise, NoiseKey, noise_integers, on_device
 from certmix.verification.falsify.attack import Claim, Claims, Target, attack_claim
@@ -125,7 +126,7 @@ def test_attacks_search_the_ellipsoid(claimed, found):
     predicted = int(((value - CENTRE) @ NORMAL) < 0)
     target = Target(HalfSpace(), 2, torch.device("cpu"), None, None, SCALE)
     claim = Claim(0, predicted, claimed * away)
-    claims = Claims("exact", 1.0, "l2", 0.5, 0.001, 1, (claim,))
+    claims = Claims("exact", 1.0, "l2", Smoothing.of(0.5), 0.001, 1, (claim,))
     seen = attack_claim(
         target, claims, claim, torch.from_numpy(value), FalsifyRequest(steps=15, samples=20_000)
     )

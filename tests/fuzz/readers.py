@@ -40,6 +40,7 @@ from certmix.nuts.description import FitFacts, MixSettings, ModelReference, Nuts
 from certmix.nuts.folder import absolute, read_nuts, write_nuts
 from certmix.nuts.grid import GRIDS, TransformSettings
 from certmix.page import report_page
+from certmix.radii import Smoothing
 from certmix.runs import ImageRecord, Store, read_run, write_log
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.folder import Identity
@@ -475,7 +476,9 @@ def finding(sigma: float | None) -> Files:
     """Both files of a finding, with noise or without, of a run that is nowhere."""
     about = {"identity": {"data_checksum": "d" * 64, "robust_checksum": "h" * 64}}
     claim = Claim(3, 1, 0.5)
-    claims = Claims("exact", 0.76, "l2", sigma, 0.001 if sigma else 0.0, 4, (claim,), run=about)
+    claims = Claims(
+        "exact", 0.76, "l2", sigma and Smoothing.of(sigma), 0.001 if sigma else 0.0, 4, (claim,), run=about
+    )
     votes = np.array([100, 80, 20]) if sigma else None
     one = Attacked(claim, 2, 0.25, 0.1, 0.2, 0.3, 200 if sigma else 0, votes, True, POINT)
     target = Target(nn.Identity(), 3, torch.device("cpu"))

@@ -11,8 +11,9 @@ import pytest
 from flint import arb, ctx, fmpq
 from scipy.special import ndtr
 
+from certmix.radii import Smoothing
 from certmix.sampling.grid import Grid
-from certmix.sampling.law import half_normal_weights, noise_error, noise_law
+from certmix.sampling.law import noise_error, noise_law, whole_weights
 
 SIGMAS = [0.12, 0.5, 100.0, *(pytest.param(sigma, marks=pytest.mark.long) for sigma in (1.0, 32.0, 1e-3))]
 
@@ -70,7 +71,7 @@ def test_no_tail_is_missing(sigma):
 
 
 def test_weights_are_those_of_the_table():
-    weights, bound = half_normal_weights(Grid.of(0.25).steps_per_sigma)
+    weights, bound = whole_weights(Smoothing("gaussian", 0.25))
     assert weights == drawn_weights(0.25)
     assert float(bound) < noise_law(0.25).total_variation
 

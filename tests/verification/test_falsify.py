@@ -19,7 +19,7 @@ from torch import nn
 import certmix
 from certmix.attacks.geometry import distance
 from certmix.errors import ModelError, ParameterError, RunError
-from certmix.radii import exact_radius, margin_slack_of
+from certmix.radii import Smoothing, exact_radius, margin_slack_of
 from certmix.runs import Store
 from certmix.runs.sources import Sources
 from certmix.sampling import count_votes
@@ -124,7 +124,7 @@ def target_of(model, classes=3, box=None):
 
 
 def claims_of(sigma, norm="l2", **more):
-    return Claims("exact", 0.76, norm, sigma, 0.001, 1, (), **more)
+    return Claims("exact", 0.76, norm, sigma and Smoothing.of(sigma), 0.001, 1, (), **more)
 
 
 def candidates(scale=1.0, radius=0.4, seed=0, temperature=None, gap=0.0):

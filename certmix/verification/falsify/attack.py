@@ -18,6 +18,7 @@ from certmix.attacks.geometry import distance, make_ball
 from certmix.bounds import betting, clopper_pearson
 from certmix.calling import backward, call_model
 from certmix.margins.local_search import float64_twin
+from certmix.radii.smoothings import Smoothing
 from certmix.sampling import Sampler
 from certmix.sampling.devices import full_float32
 from certmix.sampling.enumerated import Shown, Views
@@ -99,15 +100,15 @@ class Claim:
 class Claims(NamedTuple):
     """The certificates with a radius > 0 of `looked_at` images, and what they are about.
 
-    Without noise `sigma` is None and `failure_probability`, that of one certificate, 0.  `clipped` balls are
-    cut to the input range.  `run` is ``run.json``, None for claims that no run made.  Votes are counted
+    Without noise `smoothing` is None and `failure_probability`, that of one certificate, 0.  `clipped` balls
+    are cut to the input range.  `run` is ``run.json``, None for claims that no run made.  Votes are counted
     behind `gate`; `views` are what all votes of an input are of, where none is drawn at random.
     """
 
     certificate: str
     alpha: float
     norm: str
-    sigma: float | None
+    smoothing: Smoothing | None
     failure_probability: float
     looked_at: int
     claims: tuple[Claim, ...]
@@ -173,7 +174,7 @@ def attack_claim(
         return judge_cases(
             target, claims, claim, image, cases_candidate(target, claims, claim, image, request)
         )
-    if claims.sigma is None:
+    if claims.smoothing is None:
         points = plain_candidates(target, claims, claim, image, request)
         return judge_plain(target, claims, claim, image, points)
     points = smoothed_candidates(target, claims, claim, image, request)
@@ -208,10 +209,10 @@ def noise_seed(seed: int, run_seed: int, purpose: str) -> int:
 
 def sampler_of(target: Target, claims: Claims, seed: int) -> Sampler:
     """Return what draws the votes or scores that the claims are about."""
-    assert claims.sigma is not None
+    assert claims.smoothing is not None
     return Sampler(
-        target.module, target.classes, claims.sigma, seed, device=target.device, precision=claims.precision,
-        batch_size=target.batch_size, scale=target.scale,
+        target.module, target.classes, claims.smoothing, seed, device=target.device,
+        precision=claims.precision, batch_size=target.batch_size, scale=target.scale,
     )  # fmt: skip
 
 
@@ -229,8 +230,8 @@ def smoothed_candidates(
     sphere, the others are shorter and shorter steps of projected descent with momentum.  The point is not
     held to the data's range: certificates by noise are not.  The search is in units of the features' scales.
     """
-    assert claims.sigma is not None
-    steps, radius = request.steps, min(claim.radius, FURTHEST * claims.sigma)
+    assert claims.smoothing is not None
+    steps, radius = request.steps, min(claim.radius, FURTHEST * claims.smoothing.scale)
     temperature = claims.temperature if claims.scores == "soft" else None
     seed = noise_seed(request.seed, claims.seed, f"search {claim.index}")
     generator = torch.Generator(target.device).manual_seed(seed)
@@ -241,7 +242,7 @@ def smoothed_candidates(
     visited: list[tuple[float, Tensor]] = []
     for step in range(steps + 1):
         noise = torch.randn((request.copies, *image.shape), generator=generator, device=image.device)
-        copies = point + claims.sigma * noise
+        copies = point + claims.smoothing.scale * noise
         margin, slope = _margin_and_slope(
             target.module, copies, noise, claim.predicted, temperature, claims.gate, unit.float()
         )
@@ -413,7 +414,7 @@ def judge_smoothed(
     else:
         delta, soft = trial.failure_probability, score_margin_upper
         upper = vote_margin_upper(counts, own, rival, delta) if hard else soft(differences, delta)
-    eps = noise_error(sampler.sigma, point.numel())  # of each of the two probabilities
+    eps = noise_error(sampler.smoothing, point.numel())  # of each of the two probabilities
     found = away < claim.radius and upper is not None and upper + 2 * eps < mu
     return Attacked(
         claim, rival, away, margin, upper, mu, drawn, counts if hard else None, found, point.cpu().numpy()
@@ -424,8 +425,8 @@ def _on_grid(
     target: Target, claims: Claims, claim: Claim, image: Tensor, point: Tensor
 ) -> tuple[Tensor, float]:
     """Return the grid point next to a point, pulled in until it lies in the ball, and its distance."""
-    assert claims.sigma is not None
-    grid, away, there = Grid.of(claims.sigma, target.scale), math.inf, point
+    assert claims.smoothing is not None
+    grid, away, there = Grid.of(claims.smoothing, target.scale), math.inf, point
     centre = torch.from_numpy(grid.real(grid.nearest(image.cpu().numpy()).steps))
     # A certificate is about the 8-bit image, or about the float one: the larger distance counts.
     both = torch.stack([centre, image.cpu().double() / target.unit(centre)])

@@ -32,7 +32,6 @@ from certmix.certification.request import ROBUST, CertifyRequest, Enumerated, ma
 from certmix.data import spread
 from certmix.errors import DataError, ParameterError, RunError
 from certmix.files import digest_of, open_file, parse_json, read_arrays, read_file, write_atomically
-from certmix.radii import CERTIFICATES
 from certmix.runs.behaviour import hold_original
 from certmix.runs.cells import Progress
 from certmix.runs.folder import DESCRIPTION
@@ -78,7 +77,7 @@ class Falsification(Result):
              Quantity(one.claim.radius, 4, rounding="down"), "WRONG" if one.found else "stands")
             for one in self.closest
         )  # fmt: skip
-        noise = "without noise" if claims.sigma is None else f"sigma {claims.sigma:g}"
+        noise = "without noise" if claims.smoothing is None else claims.smoothing.told
         return Table(
             "falsification", f"Certificates of {self.source} under attack: {self.check.message}",
             f"certificate {claims.certificate}, alpha {claims.alpha:g}, {claims.norm}, {noise}",
@@ -99,7 +98,7 @@ class Falsification(Result):
     @property
     def rate(self) -> float:
         """Most findings an image on average, of honest certificates: issued and false, or judged in error."""
-        if self.claims.sigma is None or not self.claims.looked_at:
+        if self.claims.smoothing is None or not self.claims.looked_at:
             return 0.0
         return self.claims.failure_probability + self.request.error_rate / self.claims.looked_at
 
@@ -155,7 +154,7 @@ class Falsification(Result):
             "schema_version": 1, "source": self.source, "certificate": claims.certificate,
             "alpha": claims.alpha, "gate": claims.gate, "threshold": attack.threshold(claims.alpha),
             "norm": claims.norm,
-            "sigma": claims.sigma, "failure_probability": claims.failure_probability,
+            **noise_of(claims), "failure_probability": claims.failure_probability,
             "request": self.request.as_dict(), "images": claims.looked_at, "certified": len(claims.claims),
             "attacked": len(self.attacked), "complete": self.complete, "findings": len(self.findings),
             "findings_needed": self.needed, "chance_if_honest": self.chance, "falsified": self.falsified,
@@ -231,9 +230,9 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
     alpha = own.alpha if request.alpha is None else request.alpha
     if isinstance(own, CertifyRequest):
         certificate = request.certificate or own.certificates[0]
-        if certificate not in CERTIFICATES:
+        if certificate not in own.smoothing.certificates:
             told = f"certificate {certificate}: {folder} was sampled"
-            raise ParameterError(f"{told}: use one of {', '.join(CERTIFICATES)}")
+            raise ParameterError(f"{told}: use one of {', '.join(own.smoothing.certificates)}")
         records = bound_records(run.records, own).records
         # Of the run's own gate at the looks that its rule took, else at all: both are valid.
         every = request.gate not in (None, own.gate)
@@ -243,11 +242,11 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
         claims: tuple[Claim, ...] = ()
         if records:
             seen = bound_records(records, own, every_look=every)
-            radii = radii_of(seen.bounds, sigma=own.sigma, alpha=alpha, certificate=certificate).radius
+            radii = radii_of(seen.bounds, sigma=own.smoothing, alpha=alpha, certificate=certificate).radius
             found = zip(seen.records, seen.first.selected.tolist(), radii.tolist(), strict=True)
             claims = tuple(Claim(r.index, y, t, r.input_checksum) for r, y, t in found if t > 0)
         return Claims(
-            certificate, alpha, CERTIFICATES[certificate].norm, own.sigma, own.failure_probability,
+            certificate, alpha, own.norm, own.smoothing, own.failure_probability,
             len(records), claims, own.scores, own.score_temperature, own.precision, own.seed, run=described,
             gate=own.gate,
         )  # fmt: skip
@@ -304,7 +303,7 @@ def _load_target(
         sums = f"(checksum {data.checksum[:12]}, {expected[:12]} there)"
         told = f"{data.name} is not the data that {run} was made with {sums}"
         raise RunError(f"{told}: restore it, or certify again")
-    counted = claims.sigma is not None or claims.views is not None
+    counted = claims.smoothing is not None or claims.views is not None
     batch = described.get("batch_size") if counted else None
     robust_model = loaded.robust.module
     return Target(robust_model, data.classes, chosen, data.input_range, batch, data.scale), data
@@ -321,6 +320,14 @@ def _input_of(dataset: Dataset, claim: Claim) -> Tensor:
     return torch.from_numpy(values)
 
 
+def noise_of(claims: Claims) -> dict[str, Any]:
+    """Return what is said of the noise: Gaussian noise by its sigma, None where there is none."""
+    smoothing = claims.smoothing
+    if smoothing is None or smoothing.sigma is not None:
+        return {"sigma": None if smoothing is None else smoothing.sigma}
+    return {"sigma": None, "noise": smoothing.kind, "scale": smoothing.scale}
+
+
 # Findings: two files that anyone can check again, a point and what is said of it.
 
 
@@ -334,6 +341,8 @@ class Said(Struct, frozen=True, kw_only=True):
     alpha: Annotated[float, Meta(ge=0.5, le=1)]
     gate: Annotated[float, Meta(ge=0, lt=1)] | None = None
     sigma: float | None
+    noise: str | None = None
+    scale: float | None = None
     robust_checksum: str | None
     point_checksum: str
     worst_standard_classifier: dict[str, _Whole]
@@ -355,13 +364,13 @@ def write_finding(
     """Write ``finding-IMAGE-...json`` and the ``.npz`` beside it; return the path of the first."""
     claim, identity = one.claim, (claims.run or {}).get("identity", {})
     place = os.path.relpath(Path(run).resolve(), folder.resolve())
-    counted = claims.sigma is not None or claims.views is not None
+    counted = claims.smoothing is not None or claims.views is not None
     said: dict[str, Any] = {
         "format_version": VERSION, "certmix": version("certmix"), "run": place,
         "data_checksum": identity.get("data_checksum"), "robust_checksum": identity.get("robust_checksum"),
         "image": claim.index, "predicted": claim.predicted, "certificate": claims.certificate,
         "alpha": claims.alpha, "gate": claims.gate if counted else None, "norm": claims.norm,
-        "sigma": claims.sigma,
+        **noise_of(claims),
         "certificate_failure_probability": claims.failure_probability,
         "certified_radius": claim.radius if math.isfinite(claim.radius) else None,
         "distance": one.distance, "worst_standard_classifier": {"one_hot": one.rival},
@@ -369,7 +378,7 @@ def write_finding(
         "samples": one.samples, "votes": None if one.counts is None else one.counts.tolist(),
         "request": request.as_dict(), "device": target.device.type,
     }  # fmt: skip
-    if claims.sigma is not None:
+    if claims.smoothing is not None:
         trial = attack.trial_of(claims, request)
         said |= {"failure_probability": trial.failure_probability, "noise_seed": trial.seed}
     said["point_checksum"] = digest_of(one.point.tobytes())
@@ -394,7 +403,7 @@ def read_finding(path: str | Path) -> tuple[Path, NDArray[np.float32], Said]:
         if number > VERSION:
             told = f"{path}: format version {number!s:.20}"
             raise RunError(f"{told}, this certmix reads up to {VERSION}: update certmix")
-        said = msgspec.convert(found, Said if found.get("sigma") is None else Sampled)
+        said = msgspec.convert(found, Said if found.get("noise_seed") is None else Sampled)
     except (OSError, ValueError) as error:  # also what msgspec raises
         reason = re.sub(r"^Object missing required field `(.*)`", r"it lacks '\1'", _one_line(error))
         remedy = "name the .json of certmix falsify, or restore the file"
@@ -473,7 +482,7 @@ def replay(
     if claims.views is not None:
         attacked = attack.judge_cases(target, claims, claim, image, point)
         return Replay(file, attacked, None, tuple(_checks(attacked, said, None)))
-    if claims.sigma is None:
+    if claims.smoothing is None:
         attacked = attack.judge_plain(target, claims, claim, image, point[None])
         return Replay(file, attacked, None, tuple(_checks(attacked, said, None)))
     rival = said.worst_standard_classifier.get("one_hot", -1)

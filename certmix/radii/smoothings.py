@@ -1,0 +1,204 @@
+"""Kinds of smoothing: one table, `SMOOTHINGS`, of what is drawn and of the curve that follows from it.
+
+With noise of a kind, h(x) = E f(x with noise) for an f with values in [0, 1]; its curve for a norm is
+G_t(p) = inf{E f(x' with noise) : E f(x with noise) >= p, ||x' - x|| <= t}.  The mix keeps its answer within
+distance t while G_t(p) - (1 - G_t(1 - q)) exceeds the margin threshold, whatever g is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from certmix.errors import ParameterError, check_choice
+from certmix.lazy import LazyTable
+from certmix.radii._checks import Certificate, Kind, check_sigma, less_lost
+from certmix.types import FloatArray, IntArray
+
+__all__ = ["GAUSSIAN", "SMOOTHINGS", "Smoothing"]
+
+CERTIFICATES = LazyTable({
+    "exact": "certmix.radii.exact:CERTIFICATE", "smoothing": "certmix.radii.theorems:SMOOTHING",
+    "lipschitz": "certmix.radii.theorems:TIGHT", "lipschitz-paper": "certmix.radii.theorems:PAPER",
+})  # fmt: skip
+"""Certificates of Gaussian noise by name; the first is the default."""
+
+GAUSSIAN = "gaussian"
+
+SMOOTHINGS = LazyTable({
+    GAUSSIAN: Kind(
+        GAUSSIAN, "normal noise", "its standard deviation", {"l2": CERTIFICATES},
+        law="certmix.sampling.gaussian:weights",
+    ),
+})  # fmt: skip
+"""Kinds of smoothing by name; the first is the default."""
+
+_STRETCHES = {("l2", "linf"): 1, ("l1", "l2"): 1, ("l1", "linf"): 2}
+"""(norm proved, norm asked for) -> k: a ball of radius r lies in the proved one of radius r d^(k/2)."""
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """Noise of one kind and scale, and the norm that radii are wanted in.
+
+    Parameters
+    ----------
+    kind
+        A name in `SMOOTHINGS`.
+    scale
+        How much noise, in units of the input (``ablation``: pixels kept).
+    norm
+        Norm of the radii; "" for the kind's own.  Others are converted, which is always sound: an l1 ball
+        lies in the l2 ball of its radius, that in the linf ball, and an linf ball in the l2 ball of sqrt(d)
+        times its radius, that in the l1 ball of sqrt(d) times its own.
+    dimension
+        Values of an input, d, or pixels where these are what is kept; None where nothing depends on it.
+
+    Raises
+    ------
+    ParameterError
+        For values that cannot be.
+
+    Examples
+    --------
+    >>> Smoothing("gaussian", 0.5).radius("exact", 0.99, 0.01, alpha=0.76).round(4)
+    array([0.9598])
+    """
+
+    kind: str
+    scale: float
+    norm: str = ""
+    dimension: int | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("noise", self.kind, SMOOTHINGS)
+        entry = self.entry
+        if self.kind == GAUSSIAN or not isinstance(self.scale, Real):
+            check_sigma(self.scale)
+        if not 0 < self.scale < math.inf or (entry.whole and self.scale != round(self.scale)):
+            wanted = "a whole number of at least 1" if entry.whole else "a positive number"
+            raise ParameterError(
+                f"scale = {self.scale}: of {self.kind} noise it is {entry.scale}: give {wanted}"
+            )
+        object.__setattr__(self, "norm", self.norm or next(iter(entry.certificates)))
+        if self.norm not in norms_of(self.kind):
+            known = " or ".join(norms_of(self.kind))
+            raise ParameterError(f"norm {self.norm}: {self.kind} noise gives radii in {known}")
+
+    @classmethod
+    def of(cls, level: float | Smoothing) -> Smoothing:
+        """Return a smoothing as it is, a number as that of Gaussian noise."""
+        return level if isinstance(level, Smoothing) else cls(GAUSSIAN, level)
+
+    @property
+    def entry(self) -> Kind:
+        """What is known of its kind."""
+        found: Kind = SMOOTHINGS[self.kind]
+        return found
+
+    @property
+    def sigma(self) -> float | None:
+        """The standard deviation of Gaussian noise, None of others."""
+        return self.scale if self.kind == GAUSSIAN else None
+
+    @property
+    def level(self) -> float | None:
+        """About how far noise moves a value, None where it moves none."""
+        return None if self.entry.law is None else self.scale
+
+    @property
+    def own_norm(self) -> str:
+        """The norm that distances are counted in before they are converted."""
+        return next(iter(self.entry.certificates))
+
+    @property
+    def curves(self) -> tuple[str, ...]:
+        """The norms whose curves radii follow from: that asked for, else all that it is converted from."""
+        own = tuple(self.entry.certificates)
+        return (self.norm,) if self.norm in own else own
+
+    @property
+    def converted_from(self) -> str | None:
+        """The norm that radii are converted from, if they are."""
+        return None if self.norm in self.entry.certificates else self.curves[0]
+
+    @property
+    def certificates(self) -> Mapping[str, Certificate]:
+        """The certificates by name."""
+        return self.entry.certificates[self.curves[0]]
+
+    @property
+    def needs_dimension(self) -> bool:
+        """Whether radii depend on how many values, or pixels, an input has."""
+        rules = [rule for norm in self.curves for rule in self.entry.certificates[norm].values()]
+        return any((norm, self.norm) in _STRETCHES for norm in self.curves) or any(
+            rule.of_dimension for rule in rules
+        )
+
+    @property
+    def told(self) -> str:
+        """Kind and scale, in words."""
+        return (
+            f"sigma {self.scale:g}" if self.kind == GAUSSIAN else f"{self.kind} noise of scale {self.scale:g}"
+        )
+
+    def stretch(self, norm: str) -> int:
+        """Return the square of what radii in `self.norm` times give those of a curve in `norm`."""
+        power = _STRETCHES.get((norm, self.norm), 0)
+        return self._dimension() ** power if power else 1
+
+    def _dimension(self) -> int:
+        if self.dimension is None:
+            told = f"{self.norm} radii of {self.kind} noise depend on how many values an input has"
+            raise ParameterError(f"{told}: give dimension")
+        return int(self.dimension)
+
+    def radius(
+        self,
+        certificate: str,
+        p_lower: ArrayLike,
+        q_upper: ArrayLike,
+        alpha: float,
+        margin_slack: float = 0.0,
+        *,
+        lost: FloatArray | float = 0.0,
+        rows: IntArray | None = None,
+    ) -> FloatArray:
+        """Return certified radii in `norm`, rounded down; 0 where not certified.
+
+        Parameters
+        ----------
+        certificate
+            A name in `certificates`.
+        p_lower, q_upper, alpha, margin_slack
+            As for `certmix.radii.exact_radius`; so are the errors.
+        lost
+            What radii in `own_norm` lose: the distance of inputs from the points that p and q are about.
+        rows
+            Of which pair each radius is, where many are alike.
+        """
+        best = None
+        for norm in self.curves:
+            rule = self.entry.certificates[norm][certificate]
+            more = {"dimension": self._dimension()} if rule.of_dimension else {}
+            found = np.atleast_1d(
+                rule.radius(p_lower, q_upper, self.scale, alpha, margin_slack=margin_slack, **more)
+            )
+            found = less_lost(found if rows is None else found[rows], lost)
+            if (stretch := self.stretch(norm)) > 1:
+                found = found / math.sqrt(stretch) * (1.0 - 4 * 2.0**-53)
+            best = found if best is None else np.maximum(best, found)
+        assert best is not None
+        return best
+
+
+def norms_of(kind: str) -> tuple[str, ...]:
+    """Return the norms that a kind gives radii in: its own, then those that they are converted to."""
+    own, lp = tuple(SMOOTHINGS[kind].certificates), ("l2", "l1", "linf")
+    enumerated = SMOOTHINGS[kind].enumerated
+    return tuple(dict.fromkeys((*own, *(lp if own[0] in lp and not enumerated else ()))))
