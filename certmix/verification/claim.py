@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Annotated, Any
 
-from certmix.data.scales import SCALED, about_scale
+from certmix.data.scales import about_scale, scaled_norm
 from certmix.errors import ParameterError
 from certmix.runs.settings import Count, Option, Settings, Share
 from certmix.text import plain_decimal
@@ -96,9 +96,10 @@ class Claim:
         done += [f"{role}, inside: {text}" for role, text in norms.items()]
         at = [r for r in getattr(request, "radii", ()) if r > 0]
         scales = about_scale(dataset.settings, at)
-        norm = scales.get("norm", getattr(request, "norm", "l2"))
+        request_norm = getattr(request, "norm", "l2")
+        norm = scales.get("norm", request_norm)
         unit = terms.unit or UNIT
-        if norm == SCALED:
+        if norm == scaled_norm(request_norm):
             unit = f"feature scales. {scales['notes'][0]}"
         return cls(
             terms.confidence, terms.joint, bounds, terms.missed(bounds),
