@@ -145,16 +145,17 @@ class Reporter:
 
 
 def _run(suites: dict[str, Suite], cases: int, seed: int, *, show: bool) -> None:
-    """Run pytest, apart from the user's own configuration, plugins' output and caches."""
+    """Run pytest, apart from the user's own configuration, options (such as -k), plugins and caches."""
     import pytest
 
     folder = Path(certmix.selftests.__file__).parent
     os.environ["CERTMIX_SELFTEST_CASES"] = str(cases)
     common = [
         "-c", os.devnull, "--rootdir", str(folder), "--import-mode=importlib", "-p", "no:terminal",
-        "-p", "no:cacheprovider", "--hypothesis-seed", str(seed),
+        "-p", "no:cacheprovider", "-p", "hypothesispytest", "--hypothesis-seed", str(seed),
     ]  # fmt: skip
-    own = os.environ.pop("PYTEST_ADDOPTS", None)  # such as -k: it would leave tests out
+    own = {name: os.environ.pop(name, None) for name in ("PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")}
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     try:
         for suite in suites.values():
             module = folder / f"test_{suite.name.replace('-', '_')}.py"
@@ -172,8 +173,8 @@ def _run(suites: dict[str, Suite], cases: int, seed: int, *, show: bool) -> None
                     lines = "".join(f"      {line}\n" for line in end.splitlines())
                     out(f"\n  {name}\n{lines}")
     finally:
-        if own is not None:
-            os.environ["PYTEST_ADDOPTS"] = own
+        del os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"]
+        os.environ.update({name: value for name, value in own.items() if value is not None})
 
 
 def _end(report: Any) -> str:

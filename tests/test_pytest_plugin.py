@@ -14,14 +14,21 @@ import certmix.verification.asserting  # noqa: F401
 
 pytest_plugins = ["pytester"]
 
-numba.njit(lambda: 0)()  # its late imports register once a process: pytester forgets what a test imports
 
-OTHERS = ("-p", "no:hypothesispytest", "-p", "no:benchmark")
-"""Other plugins take a second each to load."""
+@pytest.fixture(autouse=True, scope="module")
+def registered() -> None:
+    """Let numba's late imports register, once a process: pytester forgets what a test imports."""
+    numba.njit(lambda: 0)()
 
-INI = """
+
+OTHERS = tuple(
+    w for name in ("hypothesispytest", "benchmark", "nbmake", "anyio") for w in ("-p", f"no:{name}")
+)
+"""Other plugins take seconds to load, each time: pytester forgets what a test imports."""
+
+INI = f"""
 [pytest]
-addopts = --strict-markers -W error -p no:hypothesispytest -p no:benchmark
+addopts = --strict-markers -W error {" ".join(OTHERS)}
 certmix_data = points.npz
 certmix_images = all
 certmix_samples = 300

@@ -227,7 +227,10 @@ def test_declared_files_belong_to_the_checksum_and_are_named(command, folder, mo
     refused(certify(command, f"--{role}-file", "gone.json", **other), "gone.json cannot be read")
 
 
-@pytest.mark.parametrize("robust, precision", [("make", "bf16"), ("half", "fp32"), ("Half", "bf16")])
+@pytest.mark.parametrize(
+    "robust, precision",
+    [("make", "bf16"), ("half", "fp32"), pytest.param("Half", "bf16", marks=pytest.mark.long)],
+)
 def test_unchanged_models_are_taken_again_in_any_precision(command, folder, robust, precision):
     for _ in range(2):
         assert certify(command, "--precision", precision, robust=f"nets.py:{robust}").code == 0

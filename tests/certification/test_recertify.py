@@ -304,7 +304,11 @@ class Bands(torch.nn.Module):
         return 10.0 * torch.nn.functional.one_hot(torch.bucketize(x[:, 0].contiguous(), edges), 10).float()
 
 
-BY_SCORES = [(bound.scores, name) for name, bound in BOUNDS.items()]
+SHORT = ("clopper-pearson", "clopper-pearson-two-sided", "betting", "layers")
+BY_SCORES = [
+    pytest.param(bound.scores, name, marks=[pytest.mark.long] * (name not in SHORT))
+    for name, bound in BOUNDS.items()
+]
 
 
 @pytest.mark.parametrize("scores, bound", BY_SCORES)

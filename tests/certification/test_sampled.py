@@ -39,8 +39,9 @@ def same(first, second):
 @pytest.mark.parametrize(
     "options",
     [
-        {"samples": 3000}, {"samples": 900, "goal": "fixed"}, {"samples": 800, "goal": "radius"},
-        {"samples": 800, "scores": "soft"}, {"samples": 700, "scores": "soft", "goal": "fixed"},
+        {"samples": 1200}, {"samples": 500, "goal": "fixed"}, {"samples": 800, "scores": "soft"},
+        pytest.param({"samples": 800, "goal": "radius"}, marks=pytest.mark.long),
+        pytest.param({"samples": 700, "scores": "soft", "goal": "fixed"}, marks=pytest.mark.long),
     ],
     ids=str,
 )  # fmt: skip

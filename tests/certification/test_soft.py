@@ -41,8 +41,14 @@ def true_mean(x: float, temperature: float = 1.0) -> float:
     return quad(lambda z: norm.pdf(z) / (1 + np.exp(-2 * WEIGHT * (x + 0.5 * z) / temperature)), -9, 9)[0]
 
 
-@pytest.mark.parametrize("bound", bounds_of("soft", distribution=False))
-@pytest.mark.parametrize("goal", ["fixed", "radii"])
+@pytest.mark.parametrize(
+    ("bound", "goal"),
+    [
+        pytest.param(bound, goal, marks=[pytest.mark.long] * (goal == "fixed" and k > 0))
+        for k, bound in enumerate(bounds_of("soft", distribution=False))
+        for goal in ("fixed", "radii")
+    ],
+)
 def test_bounds_hold_the_true_means(bound, goal):
     result = soft(bound=bound, goal=goal, radii=(0.0, 0.1))
     bounds = result.evaluation.bounds

@@ -157,7 +157,11 @@ def test_whatever_a_model_raises_is_one_line_and_2_at_once_and_late(certify, mon
 
 def test_verify_reports_whatever_a_model_raises(certify, command, monkeypatch):
     assert certify("failing").code == 0
-    for kind, at in product(KINDS, (1, 9)):
+    late = {"SystemExit", "KeyboardInterrupt", "BaseException", "MemoryError"}
+    for kind, at in [
+        *((kind, 9 if kind in ("ValueError", "Exit") else 1) for kind in KINDS),
+        *product(late, [9]),
+    ]:
         monkeypatch.setenv("CERTMIX_TEST_RAISES", kind)
         monkeypatch.setenv("CERTMIX_TEST_PASS", str(at))
         done = command(

@@ -293,41 +293,42 @@ def test_a_file_that_changes_or_is_damaged_is_said(save, tmp_path, refusal, monk
 PEAK = """
 import resource, sys
 from certmix.data import load, spread, stack
-dataset = load(sys.argv[1])
-assert stack(dataset, spread(len(dataset), 10)).shape[0] == 10
+for path in sys.argv[1:]:
+    dataset = load(path)
+    assert stack(dataset, spread(len(dataset), 10)).shape[0] == 10
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+def large(folder: Path, kind: str, count: int) -> Path:
+    """Return the path of a file of so many inputs."""
+    if kind == "binary":
+        folder = folder / "cifar-10-batches-bin"
+        folder.mkdir()
+        with (folder / "test_batch.bin").open("wb") as file:
+            file.truncate(count * 3073)
+        return folder
+    how = zipfile.ZIP_STORED if kind == "stored" else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(folder / f"{kind}.npz", "w", how, compresslevel=1) as archive:
+        for name, shape, dtype in (("labels", (count,), "<i8"), ("inputs", (count, 32, 32, 3), "|u1")):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                npy.write_array_header_1_0(member, {"descr": dtype, "fortran_order": False, "shape": shape})
+                member.write(bytes(8 * count) if name == "labels" else b"")
+                noise = np.random.default_rng(0).bytes(3072) if kind == "compressed" else bytes(3072)
+                for _ in range(count if name == "inputs" else 0):
+                    member.write(noise)
+    return folder / f"{kind}.npz"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units")
-@pytest.mark.parametrize("kind", ["stored", "compressed", "binary"])
-def test_ten_inputs_of_a_large_file_take_little_memory(kind, tmp_path):
+def test_ten_inputs_of_a_large_file_take_little_memory(tmp_path):
     """138 MB of them, against a file of ten inputs."""
     peaks = []
     for count in (10, 45_000):
-        folder = tmp_path / str(count)
-        folder.mkdir()
-        if kind == "binary":
-            folder = folder / "cifar-10-batches-bin"
-            folder.mkdir()
-            with (folder / "test_batch.bin").open("wb") as file:
-                file.truncate(count * 3073)
-            path = folder
-        else:
-            path = folder / "x.npz"
-            how = zipfile.ZIP_STORED if kind == "stored" else zipfile.ZIP_DEFLATED
-            with zipfile.ZipFile(path, "w", how, compresslevel=1) as archive:
-                for name, shape, dtype in (("labels", (count,), "<i8"), ("inputs", (count, 3072), "|u1")):
-                    shape = (count, 32, 32, 3) if name == "inputs" else shape
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        about = {"descr": dtype, "fortran_order": False, "shape": shape}
-                        npy.write_array_header_1_0(member, about)
-                        member.write(bytes(8 * count) if name == "labels" else b"")
-                        noise = np.random.default_rng(0).bytes(3072) if kind == "compressed" else bytes(3072)
-                        for _ in range(count if name == "inputs" else 0):
-                            member.write(noise)
+        (tmp_path / str(count)).mkdir()
+        paths = [large(tmp_path / str(count), kind, count) for kind in ("stored", "compressed", "binary")]
         done = subprocess.run(
-            [sys.executable, "-c", PEAK, path], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", PEAK, *paths], capture_output=True, text=True, check=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         peaks.append(int(done.stdout) / 1024)

@@ -131,8 +131,14 @@ def test_what_cancels_in_float32_is_below_the_exact_bound_and_above_the_other(na
     assert runs <= least
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        pytest.param(name, norm, marks=[pytest.mark.long] * ((k + n) % 2))
+        for k, name in enumerate(NETS)
+        for n, norm in enumerate(("linf", "l2"))
+    ],
+)
 def test_attacks_in_float32_stay_above_the_bounds(name, norm):
     """And the bounds are no looser than float32 is coarse."""
     net, x = random_net(name, 3), images(3, 3)

@@ -126,8 +126,14 @@ def by_finite_differences(function, x, step=1e-6):
     return gradient
 
 
-@pytest.mark.parametrize("normalised", [True, False])
-@pytest.mark.parametrize("trust, form, norm", SETTINGS)
+@pytest.mark.parametrize(
+    ("trust", "form", "norm", "normalised"),
+    [
+        pytest.param(*one, normal, marks=[pytest.mark.long] * (not normal and one[0] != "gradient-ratio"))
+        for one in SETTINGS
+        for normal in (True, False)
+    ],
+)
 def test_the_gradient_is_that_of_the_whole_mix(trust, form, norm, normalised):
     mix = MixedClassifier(*pair(Quadratic), 0.6, trust=trust, form=form, norm=norm, normalised=normalised)
     weights = torch.tensor([[1.0, -2.0, 0.5, 3.0]], dtype=torch.float64)

@@ -65,7 +65,7 @@ def test_equal_seeds_give_equal_weights_and_resuming_changes_nothing(tmp_path: P
         weights(seed=9, checkpoint=checkpoint)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize("number", [errno.ENOSPC, pytest.param(errno.EACCES, marks=pytest.mark.long)])
 def test_a_disk_that_fails_is_one_line_and_costs_no_epoch(tmp_path: Path, monkeypatch, number):
     images, labels = stripes(32)
     write, done, checkpoint = Path.write_bytes, [], tmp_path / "c"

@@ -193,7 +193,7 @@ def test_without_gradients_the_normal_is_found_from_values(temperature):
     assert 0.3 < along < 0.4 and bool((distance(points, image[None].expand(points.shape), "l2") < 0.4).all())
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", pytest.param("l2", marks=pytest.mark.long)])
 def test_without_gradients_and_noise_a_random_search_moves_towards_the_rival(norm):
     image = images(np.array([0.3]), 0)[0]
     points = plain_candidates(
@@ -209,13 +209,15 @@ def test_without_gradients_and_noise_a_random_search_moves_towards_the_rival(nor
         )
 
 
-def test_faults_of_a_model_without_gradients_are_found():
-    for name, falsified in (("stretched", True), ("honest", False)):
-        found = attack(
-            getattr(half_spaces, name), 1, count=25, samples=10_000, model=Hidden().eval(),
-            request=FalsifyRequest(steps=20, copies=64),
-        )  # fmt: skip
-        assert found.falsified == falsified
+@pytest.mark.parametrize(
+    ("name", "falsified"), [("stretched", True), pytest.param("honest", False, marks=pytest.mark.long)]
+)
+def test_faults_of_a_model_without_gradients_are_found(name, falsified):
+    found = attack(
+        getattr(half_spaces, name), 1, count=25, samples=10_000, model=Hidden().eval(),
+        request=FalsifyRequest(steps=20, copies=64),
+    )  # fmt: skip
+    assert found.falsified == falsified
 
 
 # Half-space pairs: honest certificates stand, faulty ones are found; rates are in docs/falsify.md.
@@ -250,7 +252,12 @@ def test_honest_certificates_stand(name, gap, samples):
 
 @pytest.mark.parametrize(
     "name, samples",
-    [("stretched", 10_000), ("threshold_forgotten", 10_000), ("wrong_side", 1_000), ("frequencies", 100)],
+    [
+        ("stretched", 10_000),
+        ("wrong_side", 1_000),
+        ("frequencies", 100),
+        pytest.param("threshold_forgotten", 10_000, marks=pytest.mark.long),
+    ],
 )
 def test_faults_are_found_and_findings_are_true(name, samples):
     """At every finding the margin, in closed form, is below the threshold: the wrong class is not blamed."""

@@ -98,7 +98,9 @@ FORGERIES = {
 }
 
 
-@pytest.mark.parametrize("forgery", FORGERIES)
+@pytest.mark.parametrize(
+    "forgery", [pytest.param(f, marks=[pytest.mark.long] * f.startswith("most")) for f in FORGERIES]
+)
 def test_a_consistent_forgery_is_caught_by_sampling_alone(runs, repeat, tmp_path, forgery):
     """All derivations hold of what certmix itself publishes of such counts, on whatever machine."""
     kind, forge = FORGERIES[forgery]
