@@ -31,7 +31,7 @@ from certmix.errors import CertmixError
 
 T = TypeVar("T")
 
-CASES = int(os.environ.get("CERTMIX_FUZZ_CASES", "30"))
+CASES = int(os.environ.get("CERTMIX_FUZZ_CASES", "12"))
 
 fuzz = settings(
     max_examples=CASES, derandomize="CERTMIX_FUZZ_CASES" not in os.environ, database=None, deadline=None,

@@ -158,7 +158,6 @@ STATES: tuple[Any, ...] = (
 TRAININGS: tuple[dict[str, Any], ...] = (
     {"epoch": -1}, {"epoch": 10**6}, {"epoch": "1"}, {"epoch": 1.5}, {"model": {}}, {"model": STATE["bias"]},
     {"average": None}, {"optimizer": {}}, {"identity": torch.ones(3)}, {"identity": {"seed": torch.ones(2)}},
-    {"optimizer": optimizer_state()},
 )  # fmt: skip
 LOG = READERS["log"].made()["log.tsv"]
 METHODS = (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
@@ -201,7 +200,9 @@ WRONG: dict[tuple[str, str], list[bytes | Callable[[], bytes]]] = {
         partial(saved, {"weight": torch.ones(3, 2).to_sparse(), **BIAS}), zipped(SCRIPT),
         partial(expanding, "a/data/0", {"a/data.pkl": b"\x80\x02}.", "a/version": b"3\n"}),
     ],
-    ("checkpoint", "c.checkpoint"): [partial(checkpoint, **changes) for changes in TRAININGS],
+    ("checkpoint", "c.checkpoint"): [
+        *(partial(checkpoint, **changes) for changes in TRAININGS), lambda: checkpoint(optimizer=optimizer_state()),
+    ],
     ("finding, sigma=0.5", "f.npz"): [partial(expanding, "point.npy", {})],
 }  # fmt: skip
 
