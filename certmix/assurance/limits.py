@@ -28,9 +28,14 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
             "other norms",
             "Gaussian noise gives l2; an l2 ball of radius $r$ holds the l-inf ball of radius "
             r"$r/\sqrt d$ only",
-            "[`margin`, `lipschitz-constant`](margin-certificates.md) for linf (and l1)",
+            "[`margin`, `lipschitz-constant`](margin-certificates.md) for linf (and l1), "
+            "[`--noise splitting`](splitting.md) for l1",
         ),
-        Limit("other changes: rotation, blur, weather, patches", "they are no small distances"),
+        Limit(
+            "other changes: rotation, blur, weather, patches",
+            "they are no small distances",
+            "[`--noise bands`](bands.md) for patches",
+        ),
         Limit(
             "that the class is right",
             "a certificate says that it does not change",
