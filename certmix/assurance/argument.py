@@ -51,17 +51,21 @@ def argument_of(facts: Facts, made: Collection[str], left_out: dict[str, str]) -
 def _domain(facts: Facts) -> list[tuple[str, str]]:
     """Return of which inputs, and of which changes of them, something is claimed."""
     data, sources, count = facts.described["data"], facts.described["sources"], facts.request.images
-    names = ("resize", "crop", "standard_normalize", "robust_normalize")
-    done = [f"{name.replace('_', ' ')} {sources[name]}" for name in names if sources.get(name) is not None]
-    box, norm = data.get("input_range"), facts.summary.norm if facts.summary else "run's"
-    all_of = f"{data['inputs']:,}"
-    inputs = f"all {all_of}" if count == "all" else f"{count:,} of {all_of}, evenly spread"
-    perturbed = f"all changes of an input of at most the radius in the {norm} norm"
+    if (claim := facts.found.claim) is not None:
+        where = f"{claim.population}" + (f"; {claim.domain}" if claim.domain else "")
+        inputs, values, done, unit = where, claim.inputs, claim.preprocessing, f", in units of {claim.unit}"
+    else:
+        names = ("resize", "crop", "standard_normalize", "robust_normalize")
+        told = [f"{name.replace('_', ' ')} {sources[name]}" for name in names if sources.get(name)]
+        box, all_of = data.get("input_range"), f"{data['inputs']:,}"
+        inputs = f"all {all_of}" if count == "all" else f"{count:,} of {all_of}, evenly spread"
+        values, unit = "of any size" if box is None else f"from {box[0]:g} to {box[1]:g}", ""
+        done = ", ".join(told) or "none by certmix"
+    norm = facts.summary.norm if facts.summary else "run's"
+    perturbed = f"all changes of an input of at most the radius in the {norm} norm{unit}"
     if norm == PATCH:
         perturbed = "all changes of an input within a square of the size that the table names"
     return [
-        ("inputs", f"{inputs}, of {len(data['class_names'])} classes"),
-        ("values", "any" if box is None else f"from {box[0]:g} to {box[1]:g}"),
-        ("preprocessing", ", ".join(done) or "none by certmix"),
-        ("perturbations", perturbed),
-    ]
+        ("inputs", f"{inputs}; {len(data['class_names'])} classes"), ("values", values),
+        ("preprocessing", done), ("perturbations", perturbed),
+    ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from certmix.files import BULK, digest_of, read_file
 from certmix.runs.folder import DATABASE, DESCRIPTION, read_run, with_paths
 from certmix.types import Summary
 from certmix.verification.checks import SAMPLED_AGAIN, Outcome, worst
+from certmix.verification.judge import Judgement
 from certmix.verification.request import VerifyRequest
 from certmix.verification.stored import load
 from certmix.verification.verify import Verification
@@ -119,7 +120,7 @@ def facts_of(found: Verification, request: VerifyRequest) -> Facts:
         target=private.text(target.resolve().name),
         run=Path(private.text(run.resolve().name)),
         checks=tuple(replace(one, message=private.text(one.message)) for one in found.checks),
-        judgements=tuple(one._replace(message=private.text(one.message)) for one in found.judgements),
+        judgements=tuple(_judged(one, private.text) for one in found.judgements),
         claim=found.claim and found.claim.worded(private.text),
         sampling=found.sampling and found.sampling._replace(why=tuple(map(private.text, found.sampling.why))),
     )
@@ -132,6 +133,15 @@ def facts_of(found: Verification, request: VerifyRequest) -> Facts:
         None if worst(found.checks) is Outcome.FAILS else _shown(run, private),
         tuple(_artefacts(run, plain)), guarantee, _time(run), private,
     )  # fmt: skip
+
+
+def _judged(one: Judgement, change: Callable[[str], str]) -> Judgement:
+    """Return a verdict with its texts changed: names of groups are the author's."""
+    asked = one.requirement
+    named = asked.replace(
+        group=asked.group and change(asked.group), member=asked.member and change(asked.member)
+    )
+    return one._replace(requirement=named, message=change(one.message))
 
 
 def _paths(sources: Any) -> list[str]:

@@ -133,7 +133,9 @@ def _metrics(facts: Facts) -> Iterator[dict[str, Any]]:
         yield from _table_metrics(facts.summary)
     for one in facts.found.judgements:
         if known(one.value):
-            yield _metric(f"requirement {one.requirement}: {one.outcome}", one.value, one.lower)
+            found = _metric(f"requirement {one.requirement}: {one.outcome}", one.value, one.lower)
+            group = one.requirement.group
+            yield found | ({} if group is None else {"slice": f"{group} {one.requirement.member}"})
 
 
 def _table_metrics(summary: Summary) -> Iterator[dict[str, Any]]:

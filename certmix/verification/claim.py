@@ -141,8 +141,9 @@ class Claim:
         ]
 
     def worded(self, change: Callable[[str], str]) -> Claim:
-        """Return the claim with its author's words changed."""
-        return replace(self, unit=change(self.unit), domain=self.domain and change(self.domain))
+        """Return the claim with its texts changed."""
+        texts = {name: change(told) for name, told in asdict(self).items() if isinstance(told, str)}
+        return replace(self, **texts)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

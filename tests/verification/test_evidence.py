@@ -246,7 +246,7 @@ def test_votes_on_all_cases_of_models_that_are_objects(tmp_path, empty_plots):
             output=run,
             progress=False,
         )
-    made = certmix.evidence(run, tmp_path / "told", net, data, progress=False, images=1, new_seed=5)
+    made = certmix.evidence(run, tmp_path / "told", net, data, progress=False, resample=1, new_seed=5)
     predicate = check_statement(read(made, "statement.json"))
     assert "radii" in predicate["passedTests"] and "robust model logits" in predicate["passedTests"]
     assert made.result == "FAILED" and predicate["failedTests"] == [
