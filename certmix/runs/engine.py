@@ -6,11 +6,11 @@ Importing this module imports neither torch nor ray.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import pickle
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -20,7 +20,9 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import cycle
 from multiprocessing import connection, resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -149,7 +151,8 @@ class Engine:
                 workers, self._alone = min(torch.get_num_threads(), MOST_WORKERS), ALONE
             if workers == 1:
                 self._alone = math.inf
-            name, start = "serial" if workers == 1 else "local", partial(_Processes, workers, _gpus(device))
+            gpus = _gpus(device) if workers > 1 else []
+            name, start = "serial" if workers == 1 else "local", partial(_Processes, workers, gpus)
         self._workers, self._start = workers, start
         self.begins_alone = 0 < self._alone < math.inf
         self.described: dict[str, Any] = {"name": name, "workers": workers}
@@ -313,27 +316,76 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def _gpus(device: torch.device) -> list[str]:
-    """Return the names of the GPUs that workers take in turn: all, for ``cuda`` without a number."""
+    """Return the names of the GPUs that workers take in turn, MIG slices each: all, for a plain ``cuda``."""
     if str(device) != "cuda":
         return []
     import torch
 
+    named = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()] or _slices()
+    if any(name.startswith("MIG-") for name in named):
+        return named  # of which CUDA shows a process, and torch counts, the first alone
     count = torch.cuda.device_count()
-    named = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
     return named[:count] if len(named) >= count else [str(k) for k in range(count)]
+
+
+def _slices() -> list[str]:
+    """Return this machine's MIG slices, and its undivided GPUs besides; nothing where none is divided."""
+    try:
+        told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    found: list[list[str]] = []
+    for name in re.findall(r"\(UUID: *((?:GPU|MIG)-[^)\s]+)\)", told):
+        if name.startswith("GPU-") or not found:
+            found.append([])
+        found[-1].append(name)
+    divided = any(len(names) > 1 for names in found)
+    return [name for names in found for name in (names[1:] or names)] if divided else []
+
+
+class _Worker(SpawnProcess):
+    """A process that begins with one thread and one GPU: what it imports first may look at both."""
+
+    gpu: str | None = None
+
+    def start(self) -> None:
+        """Begin, as `multiprocessing` does."""
+        own = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} | (
+            {} if self.gpu is None else {VISIBLE: self.gpu}
+        )
+        before = {name: os.environ.get(name) for name in own}
+        os.environ.update(own)
+        try:
+            super().start()
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+class _Context(SpawnContext):
+    """Starts workers, which take GPUs in turn."""
+
+    def __init__(self, gpus: Sequence[str]) -> None:
+        super().__init__()
+        self._turns = cycle(gpus or [None])
+
+    def Process(self, *given: Any, **more: Any) -> _Worker:  # type: ignore[override]  # noqa: N802
+        """Return a worker that is not begun."""
+        worker = _Worker(*given, **more)
+        worker.gpu = next(self._turns)
+        return worker
 
 
 class _Processes(Executor):
     """A `ProcessPoolExecutor` that is made anew when a worker died, and whose workers end at once."""
 
     def __init__(self, workers: int, gpus: Sequence[str]) -> None:
-        self._workers, self._gpus = workers, gpus
+        self._workers, self._context = workers, _Context(gpus)
         self._begin()
 
     def _begin(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        heard, self._lifeline = context.Pipe(duplex=False)
-        self._pool = ProcessPoolExecutor(self._workers, context, _begin_worker, (heard, self._gpus))
+        heard, self._lifeline = self._context.Pipe(duplex=False)
+        self._pool = ProcessPoolExecutor(self._workers, self._context, _begin_worker, (heard,))
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Hand out a task; processes are started as they are needed."""
@@ -365,13 +417,9 @@ def blocked_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin_worker(lifeline: connection.Connection, gpus: Sequence[str]) -> None:
-    """Begin a process of one thread, with one GPU; it ends when its driver does or says so."""
+def _begin_worker(lifeline: connection.Connection) -> None:
+    """Begin a process, which ends when its driver does or says so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch is imported
-    if gpus:
-        number = re.search(r"\d+$", multiprocessing.current_process().name)
-        os.environ[VISIBLE] = gpus[int(number[0] if number else 0) % len(gpus)]
     keep_freed_memory()
     end_with(lifeline)
 

@@ -202,13 +202,66 @@ def test_choices_out_of_range(choice, text):
 
 @pytest.mark.parametrize(
     "device, visible, expected",
-    [("cuda", "5, 3", ["5", "3"]), ("cuda", "MIG-a,MIG-b", ["MIG-a", "MIG-b"]), ("cuda", "", ["0", "1"]),
-     ("cuda:1", "", []), ("cpu", "7", [])],
+    [("cuda", "5, 3", ["5", "3"]), ("cuda", "MIG-a,MIG-b, MIG-c", ["MIG-a", "MIG-b", "MIG-c"]),
+     ("cuda", "", ["0", "1"]), ("cuda:1", "", []), ("cpu", "7", [])],
 )  # fmt: skip
 def test_gpus_are_those_that_are_shown(monkeypatch, device, visible, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1 if "MIG" in visible else 2)  # as torch does
     assert engine._gpus(torch.device(device)) == expected
+
+
+LISTED = """GPU 0: NVIDIA H200 (UUID: GPU-5c89)
+  MIG 3g.71gb     Device  0: (UUID: MIG-aa11)
+  MIG 3g.71gb     Device  1: (UUID: MIG-bb22)
+GPU 1: NVIDIA H200 (UUID: GPU-77ab)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a script stands for nvidia-smi")
+@pytest.mark.parametrize(
+    "listed, expected",
+    [(LISTED, ["MIG-aa11", "MIG-bb22", "GPU-77ab"]), (LISTED[:35] + LISTED[-36:], ["0", "1"])],
+)
+def test_each_slice_of_a_divided_gpu_gets_a_worker(tmp_path, monkeypatch, listed, expected):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{listed}END\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert engine._gpus(torch.device("cuda")) == expected
+
+
+EARLY = """
+import os, sys
+from pathlib import Path
+from types import SimpleNamespace
+sys.path.insert(0, sys.argv[2])
+if __name__ == "__mp_main__":  # what a script does at its top comes before anything that a worker is told
+    seen = [os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")]
+    Path(sys.argv[1], f"seen-{os.getpid()}").write_text(repr(seen))
+from certmix.runs import engine
+from toy_work import Toy
+if __name__ == "__main__":
+    engine._gpus = lambda device: ["5", "MIG-3"]
+    work = Toy(sys.argv[1], crowd=2).work()
+    engine.Engine(engine.EngineChoice(workers=2), SimpleNamespace(type="cuda")).run(work, [1, 2, 3, 4], print)
+    print(os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"], file=sys.stderr)
+"""
+
+
+def test_a_worker_s_first_import_sees_its_gpu_and_one_thread(tmp_path: Path):
+    script, own = tmp_path / "early.py", {"OMP_NUM_THREADS": "3"}
+    script.write_text(EARLY)
+    given = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"} | own
+    ran = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), str(Path(__file__).parents[1])],
+        env=given, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.stderr == "None 3\n"
+    seen = sorted(path.read_text() for path in tmp_path.glob("seen-*"))
+    assert seen == ["['5', '1']", "['MIG-3', '1']"]
 
 
 def test_workers_take_gpus_in_turn_and_share_them(tmp_path: Path, monkeypatch):
