@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from certmix.attacks.diagnose import diagnose_gradients
 from certmix.attacks.geometry import distance, make_ball, start_seeds
-from certmix.attacks.search import Model, check_attack, check_clean_logits, check_count
+from certmix.attacks.search import Model, check_attack, check_clean_logits, check_count, padded
 from certmix.attacks.square import picture_shape
 from certmix.calling import call_model
 from certmix.errors import ModelError, ParameterError, install
@@ -110,7 +110,8 @@ def autoattack(
 
     def logits(pictures: Tensor) -> Tensor:
         inputs = pictures.reshape(len(pictures), *images.shape[1:]).to(images.dtype)
-        return call_model(model, inputs).float().clone()  # pyautoattack writes into what it gets
+        found = call_model(model, padded(inputs, min(batch_size, len(images))))
+        return found[: len(inputs)].float().clone()  # pyautoattack writes into what it gets
 
     right, classes = _right(model, found, labels, batch_size)
     height, width = shape[1:]

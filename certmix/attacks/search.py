@@ -19,6 +19,9 @@ from certmix.errors import ModelError, ParameterError, check_choice
 Model = Callable[[Tensor], Tensor]
 Track = Callable[[Tensor, Tensor, Tensor, int], None]
 
+SIZES, PADDED = 8, ("cuda",)
+"""Sizes of the batches that an attack gives a model as images leave it, and the devices where it matters."""
+
 _ROUNDING = 1e-6
 """How far images may stick out of the box: conversions between scales round."""
 
@@ -223,8 +226,8 @@ class Search:
         gradient = bool(gradient)  # numpy's counts compare to its own
         with torch.inference_mode(False), torch.set_grad_enabled(gradient):
             labels, wanted = self.labels[at], None if targets is None else targets[at]
-            leaf = points.detach().clone().requires_grad_(gradient)
-            logits = call_model(self._model, leaf)
+            leaf = padded(points.detach(), len(self.labels)).clone().requires_grad_(gradient)
+            logits = call_model(self._model, leaf)[: len(at)]
             if self._steps == 0:
                 check_clean_logits(logits, self.labels)
                 self.clean_logits = logits.detach()
@@ -232,7 +235,7 @@ class Search:
             loss, climb = self._loss(scores, labels, wanted), scores.new_zeros(len(at), 0)
             if gradient:
                 slope, _ = direction(loss, scores)
-                climb = pull_back(logits, leaf, slope, "attack without gradients by square")
+                climb = pull_back(logits, leaf, slope, "attack without gradients by square")[: len(at)]
         logits = logits.detach()
         found = Visit(points, loss.detach(), logits.argmax(1) != labels, climb)
         self._faults |= torch.stack([~logits.isfinite().all(), ~climb.isfinite().all()])
@@ -259,6 +262,18 @@ class Search:
                 f"the model gives NaN or infinite {what} at attacked inputs, which would disarm the attack: "
                 "compute in float64, or attack without gradients by square"
             )
+
+
+def padded(points: Tensor, whole: int) -> Tensor:
+    """Return a batch (n, ...) that was `whole` once, on a GPU with copies of a row up to one of `SIZES`.
+
+    Each size that a GPU has not seen costs it a choice of kernels, and memory of another size.
+    """
+    unit = -(-whole // SIZES)
+    lacking = min(max(whole, len(points)), -(-len(points) // unit) * unit) - len(points) if len(points) else 0
+    if points.device.type not in PADDED or not lacking:
+        return points
+    return torch.cat([points, points[:1].detach().expand(lacking, *points.shape[1:])])
 
 
 def direction(value: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

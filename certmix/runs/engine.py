@@ -151,8 +151,8 @@ class Engine:
                 workers, self._alone = min(torch.get_num_threads(), MOST_WORKERS), ALONE
             if workers == 1:
                 self._alone = math.inf
-            gpus = _gpus(device) if workers > 1 else []
-            name, start = "serial" if workers == 1 else "local", partial(_Processes, workers, gpus)
+            shown = _gpus(device) if workers > 1 else []
+            name, start = "serial" if workers == 1 else "local", partial(_Processes, workers, shown)
         self._workers, self._start = workers, start
         self.begins_alone = 0 < self._alone < math.inf
         self.described: dict[str, Any] = {"name": name, "workers": workers}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from certmix.attacks import ATTACKS
+from certmix.attacks import ATTACKS, search
 from certmix.attacks.minimum_margin import minimum_margin
 
 EPS, COUNT = 0.2, 24
@@ -86,3 +86,37 @@ def test_the_smallest_margin_is_found_at_any_scale(classes, scale, gradient_free
     least = gaps(model(images), labels) - scale * REACH  # where probabilities round to 1, too
     slack = 0.1 if gradient_free else 0.01
     assert torch.all(gaps(found.logits, labels)[held] <= least[held] + slack * scale)
+
+
+class Sized(nn.Module):
+    """Keeps the sizes of its batches."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.sizes = inner, []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        return self.inner(x)
+
+
+@pytest.mark.filterwarnings("ignore:autoattack")
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_gpu_sees_few_sizes_of_batches_and_finds_the_same_points(attack, request, monkeypatch):
+    if attack == "autoattack":
+        request.getfixturevalue("quick")
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(50, 9, generator=generator), torch.randint(0, 3, (50,), generator=generator)
+    found, sizes = [], []
+    for devices in (("cuda",), ("cpu",)):
+        monkeypatch.setattr(search, "PADDED", devices)
+        model = Sized(blocks(3, 1.0, torch.float32).eval()).eval()
+        budget = {"steps": 25, "queries": 200}
+        budget = {name: budget[name] for name in budget if name in ATTACKS[attack].settings}
+        more = {"version": ["apgd-ce", "square"]} if attack == "autoattack" else {}
+        found.append(ATTACKS[attack].function(model, images, labels, "linf", EPS, **budget, **more))
+        sizes.append(model.sizes)
+    torch.testing.assert_close(*found)
+    assert len(sizes[0]) == len(sizes[1])
+    assert all(small <= size for small, size in zip(*sizes, strict=True))
+    assert set(sizes[1]) <= {7, 14, 21, 28, 35, 42, 49, 50} | ({16} if attack == "autoattack" else set())
