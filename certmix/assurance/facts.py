@@ -15,7 +15,7 @@ from certmix.certification.publish import show
 from certmix.certification.request import CertifyRequest, Request
 from certmix.errors import ParameterError, RunError
 from certmix.files import BULK, digest_of, read_file
-from certmix.runs.folder import DATABASE, DESCRIPTION, read_run, with_paths
+from certmix.runs.folder import DATABASE, DESCRIPTION, with_paths
 from certmix.types import Summary
 from certmix.verification.checks import SAMPLED_AGAIN, Outcome, worst
 from certmix.verification.judge import Judgement
@@ -112,8 +112,8 @@ def facts_of(found: Verification, request: VerifyRequest) -> Facts:
     if found.run is None:
         told = next((one.message for one in found.checks if one.outcome is not Outcome.HOLDS), "no run")
         raise RunError(f"{found.target} reached no run to make evidence of ({told}): mend that, and repeat")
-    run, target = found.run, Path(found.target)
-    described = read_run(run)
+    run, target, stored = found.run, Path(found.target), load(found.run)
+    described = stored.description
     private = Private([str(found.target), str(run), request.runs, *_paths(described.get("sources"))])
     named = replace(
         found,
@@ -129,7 +129,7 @@ def facts_of(found: Verification, request: VerifyRequest) -> Facts:
     asked = request.as_dict()
     names = ("resample", "resample_samples", "new_seed", "error_rate", "device", "run_code")
     return Facts(
-        named, {name: asked[name] for name in names}, plain, load(run).request,
+        named, {name: asked[name] for name in names}, plain, stored.request,
         None if worst(found.checks) is Outcome.FAILS else _shown(run, private),
         tuple(_artefacts(run, plain)), guarantee, _time(run), private,
     )  # fmt: skip

@@ -16,10 +16,11 @@ from certmix.assurance.facts import Facts, facts_of
 from certmix.assurance.in_toto import statement_of
 from certmix.assurance.ml_bom import bom_of
 from certmix.certification.publish import refuse_unfinished
-from certmix.errors import ParameterError, RunError
+from certmix.errors import CertmixError, ParameterError, RunError, describe
 from certmix.files import digest_of, read_file, unwritable
 from certmix.page import render
 from certmix.page.runs import read_page_run
+from certmix.runs.folder import DESCRIPTION
 from certmix.runs.sources import Sources
 from certmix.tables.result import Result
 from certmix.tables.table import Table
@@ -104,9 +105,15 @@ def write_evidence(
 
 def pack(found: Verification, request: VerifyRequest, output: str | Path) -> Evidence:
     """Write the evidence of a verification that was just made by `request`."""
-    facts = facts_of(found, request)
-    assert found.run is not None
-    files = _files(facts, found.run)
+    try:
+        facts = facts_of(found, request)
+        assert found.run is not None
+        files = _files(facts, found.run)
+    except CertmixError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        told = f"{found.run}/{DESCRIPTION} is damaged ({describe(error)})"
+        raise RunError(f"{told}: restore it, or run it again; certmix verify says more") from None
     folder = Path(output)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:

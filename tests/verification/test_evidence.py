@@ -166,11 +166,21 @@ def copy_of(runs, kind: str, folder: Path) -> Path:
 def test_what_does_not_hold_or_was_not_checked_never_passes(runs, guarantee, tmp_path):
     unmet = guarantee.with_name("unmet.toml")
     text = guarantee.read_text()
-    unmet.write_text(re.sub(r'"clean_accuracy >= [\d.]+"', '"certified_accuracy@0.5 >= 0.9"', text))
+    asked = '"certified_accuracy@0.5 >= 0.9", "clean_accuracy of class a >= 0.1 on value"'
+    unmet.write_text(re.sub(r'"clean_accuracy >= [\d.]+"', asked, text))
     made = certmix.evidence(unmet, tmp_path / "unmet", runs=str(guarantee.parent), progress=False, **HOW)
     assert (made.result, made.exit_code) == ("FAILED", 1)
     assert made.meaning == "does not hold: certified_accuracy@0.5 >= 0.9."
     assert "proof.json" in made.files  # the run itself is what it says
+    bom = check_bom((made.folder / "ml-bom.cdx.json").read_text())
+    (sliced,) = (
+        one for one in bom["metadata"]["component"]["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+        if "slice" in one
+    )  # fmt: skip
+    assert (sliced["slice"], sliced["type"]) == (
+        "class a",
+        "requirement clean_accuracy of class a >= 0.1 on value: holds",
+    )
 
     unchecked = certmix.evidence(
         runs["fixed"], tmp_path / "unchecked", progress=False, **{**HOW, "run_code": False}
@@ -199,6 +209,10 @@ def test_a_run_that_contradicts_itself_has_no_figures(runs, tmp_path):
     assert metrics(check_bom((made.folder / "ml-bom.cdx.json").read_text())) == {}
     check_statement(read(made, "statement.json"))
     assert "nobody vouches for the figures" in (made.folder / "argument.md").read_text()
+    edit_json(run / "run.json", lambda told: told["models"]["robust"].pop("name"))
+    with pytest.raises(RunError, match=r"run.json is damaged \(KeyError: 'name'\): restore it"):
+        certmix.evidence(run, tmp_path / "damaged", progress=False, **HOW)
+    assert not (tmp_path / "damaged").exists()
 
 
 def test_the_same_input_gives_the_same_bytes_but_for_the_time(evidence, runs, tmp_path, monkeypatch):
