@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a worker a core
+os.environ.setdefault(
+    "CERTMIX_SELFTEST_CASES", "20"
+)  # of each shipped property; `certmix selftest` takes more
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers and commands compile nothing again
 sys.dont_write_bytecode = False
 

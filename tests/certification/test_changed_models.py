@@ -240,7 +240,7 @@ def test_unchanged_models_are_taken_again_in_any_precision(command, folder, robu
 @pytest.mark.parametrize(
     "what, factory, how",
     [
-        ("shift.py", "Scaled", ("margin", "--norm", "linf")), ("cfg.json", "Scaled", ("margin", "--norm", "linf")),
+        ("shift.py", "Scaled", ("margin", "--norm", "linf")), pytest.param("cfg.json", "Scaled", ("margin", "--norm", "linf"), marks=pytest.mark.long),
         ("environment", "make", ("lipschitz-constant", "--lipschitz-constant", "2")),
     ],
 )  # fmt: skip

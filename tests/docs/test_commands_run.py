@@ -167,7 +167,7 @@ def shortened(words: list[str], robust: str = "noisy") -> list[str]:
     small = SMALL.get(name, "").split()
     if "--published" in words:
         small = []
-    if name == "certify" and ("margin" in words or "lipschitz-constant" in words):
+    if name == "certify" and {"margin", "lipschitz-constant", "bands", "splitting"} & set(words):
         small = small[:2]
     if name == "certify" and {"tune.npz", "test.npz"} & set(words):
         small = small[2:4]

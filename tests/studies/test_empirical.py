@@ -357,7 +357,9 @@ EVERY = {
 }
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * ("sharp" in name)) for name in EVERY]
+)
 def test_every_study_is_the_same_fresh_resumed_in_memory_and_shown_again(points, tmp_path, name):
     def run(**where):
         asked = request(steps=2, images=8, batch_size=4)

@@ -279,7 +279,11 @@ def test_a_run_that_was_killed_is_continued(folder, monkeypatch):
         verified(folder, fresh=True)
 
 
-@pytest.mark.parametrize("left", [(), ("",), ("cells",), ("cells", "facts")], ids=len)
+@pytest.mark.parametrize(
+    "left",
+    [(), ("cells",), *(pytest.param(of, marks=pytest.mark.long) for of in (("",), ("cells", "facts")))],
+    ids=str,
+)
 def test_a_run_that_was_killed_before_its_request_is_begun_where_it_lies(folder, left):
     """Its description says whose it is, and its database is not there, or has some of its tables."""
     run, names = run_of(folder), ("format_version", "identity")
