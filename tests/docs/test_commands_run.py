@@ -77,10 +77,10 @@ NOT_HERE = {
 
 FACTORY = """
 
-def _small(seed):
+def _small(seed, values=3072):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Flatten(), nn.Linear(3072, 8), nn.ReLU(), nn.Linear(8, 10))
+        return nn.Sequential(nn.Flatten(), nn.Linear(values, 8), nn.ReLU(), nn.Linear(8, 10))
 
 
 def accurate():
@@ -89,6 +89,10 @@ def accurate():
 
 def noisy():
     return _small(1)
+
+
+def banded():
+    return _small(1, 4096)
 
 
 wide = small = one_lipschitz = noisy
@@ -176,6 +180,7 @@ def shortened(words: list[str], robust: str = "noisy") -> list[str]:
     if "--workers" in words:
         small += ["--workers", "1"]
     if name in SMALL_NETS:
+        robust = "banded" if "bands" in words else robust
         small += ["--robust", f"nets.py:{robust}"] if "--robust" not in words else []
         takes_standard = name not in ("attack", "lipschitz") or "--alpha" in words
         small += ["--standard", "nets.py:accurate"] if takes_standard and "--standard" not in words else []
