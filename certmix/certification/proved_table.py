@@ -108,6 +108,14 @@ def near_column(request: Margin, radius: FloatArray, column: float) -> NDArray[n
     return (radius < column) & (column <= radius + 2 * request.tolerance) & (radius > 0)
 
 
+def held_images(request: DeterministicRequest, store: Store, described: Mapping[str, Any]) -> IntArray:
+    """Return the images, by index, of which a run has all that its table needs."""
+    standard = described["models"]["standard"]
+    wanted = [*needed_cells(request), LABEL]
+    wanted += [] if standard is None else [standard_logits(standard["checksum"])]
+    return np.array(sorted(set.intersection(*map(store.known, wanted))), np.int64)
+
+
 def evaluate_proved(
     request: DeterministicRequest,
     store: Store,
@@ -118,7 +126,7 @@ def evaluate_proved(
     """Return what a run's numbers say of the images `planned`, by index; `names` of data and models."""
     standard = described["models"]["standard"]
     cell = None if standard is None else standard_logits(standard["checksum"])
-    held = set.intersection(*map(store.known, [*needed_cells(request), LABEL, *filter(None, [cell])]))
+    held = set(held_images(request, store, described).tolist())
     indices = np.array([index for index in planned if index in held], np.int64)
     images = len(indices)
     labels = store.read(LABEL, indices.tolist()).reshape(-1).astype(np.int64)

@@ -308,6 +308,10 @@ class CertifyRequest(Settings, frozen=True):
 
     def _smoothing(self) -> Smoothing:
         level = self.scale if self.sigma is None else self.sigma
+        if SMOOTHINGS[self.noise].enumerated:
+            raise ParameterError(
+                f"noise = {self.noise}: it is not sampled: all of its cases are gone through"
+            )
         if self.noise == GAUSSIAN and level is None:
             raise ParameterError("no noise level: give --sigma (0.25, 0.5, 1)")
         if level is None:

@@ -11,14 +11,18 @@ import numpy as np
 
 from certmix.bounds import clopper_pearson
 from certmix.certification.evaluate import choice_notes, prospects_of
+from certmix.certification.proved_table import counted, held_images
 from certmix.certification.publish import repeat_command, unfinished
-from certmix.certification.request import checked_radii
+from certmix.certification.request import LABEL, checked_radii, standard_logits
 from certmix.certification.stopping import Prospects, alike
 from certmix.certification.stored import (
     NOT_CHECKED,
     Doubt,
     Reading,
     Stored,
+    is_enumerated,
+    named,
+    open_enumerated,
     open_run,
     radii_at,
     read_stored,
@@ -29,6 +33,9 @@ from certmix.certification.stored import (
 from certmix.data.scales import about_scale, scaled_norm
 from certmix.errors import ParameterError, check_choice
 from certmix.models.temperature import answer_of, sharpened
+from certmix.radii import Smoothing
+from certmix.radii.constant import softmax_probabilities
+from certmix.radii.enumerated import EXACT, Counted
 from certmix.runs import read_run
 from certmix.runs.records import Answers
 from certmix.tables.table import Share
@@ -102,6 +109,10 @@ class Mixable:
         )
         return f"{rule}; {assumed}"
 
+    def radius(self, alpha: float, certificate: str) -> FloatArray:
+        """Return the radii (m,) at one alpha."""
+        return radii_at(self.stored, alpha, certificate).radius
+
     def mixes(self, alphas: Sequence[float], certificates: Sequence[str], at_radius: float) -> list[Mix]:
         """Return the figures of each alpha; they increase."""
         found, ahead, images = self.stored.bounds, self.prospects, len(self.stored.label)
@@ -145,6 +156,34 @@ class Mixable:
         return made
 
 
+@dataclass(frozen=True)
+class Counts(Mixable):
+    """A run of votes on all cases, from which radii follow at any alpha."""
+
+    votes: Counted | None = None
+
+    def radius(self, alpha: float, certificate: str) -> FloatArray:
+        """Return the radii (m,) at one alpha."""
+        assert self.votes is not None
+        how = self.stored.smoothing
+        return self.votes.radii(how.kind, how.scale, [(certificate, alpha)])[0].radius
+
+    def mixes(self, alphas: Sequence[float], certificates: Sequence[str], at_radius: float) -> list[Mix]:
+        """Return the figures of each alpha."""
+        made, images = [], len(self.stored.label)
+        for alpha in alphas:
+            cells = []
+            for name in certificates:
+                radius = self.radius(alpha, name)
+                hits = int(np.sum(self.stored.right & (radius >= at_radius) & (radius > 0)))
+                low, high = clopper_pearson.interval(hits, images)
+                cells.append(Share(hits / images, (float(low), float(high))))
+            made.append(
+                Mix(alpha, self.clean_accuracy(alpha), tuple(cells), tuple(cell.accuracy for cell in cells))
+            )
+        return made
+
+
 def read_mixable(
     source: str | Path,
     *,
@@ -171,6 +210,8 @@ def read_mixable(
     if Path(source).is_dir():
         refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected)
         changed = {"gate": gate, "standard_temperature": standard_temperature}
+        if is_enumerated(Path(source)):
+            return _counts(Path(source), sigma, standard_accuracy, changed)
         stored, standard, prospects = _from_run(Path(source), sigma, **changed)
         if standard is not None and standard_accuracy is not None:
             raise ParameterError(f"{source} knows g's predictions: drop --standard-accuracy")
@@ -187,6 +228,39 @@ def read_mixable(
     words = {"gate": gate, "g's temperature": standard_temperature}
     told = "".join(f", {name} {value:g}" for name, value in words.items() if value is not None)
     return Mixable(stored, margin, standard, assumed, prospects, told)
+
+
+def _counts(
+    folder: Path, sigma: float | None, standard_accuracy: float | None, changed: dict[str, float | None]
+) -> Counts:
+    """Return a run of votes on all cases; `changed` are settings of its request, None as there."""
+    if sigma is not None:
+        raise ParameterError(f"sigma = {sigma}: {folder} was not sampled: leave it out")
+    given = {name: value for name, value in changed.items() if value is not None}
+    with open_enumerated(folder) as (request, store, described):
+        request, g = request.replace(**given), None
+        indices = held_images(request, store, described)
+        if not len(indices):
+            raise ParameterError(f"{folder} holds no finished input: run certmix certify first")
+        votes = counted(request, store, indices)
+        label = store.read(LABEL, indices.tolist()).reshape(-1).astype(np.int64)
+        checksum = named(described["models"]["standard"])[1]
+        if checksum is not None:
+            g = softmax_probabilities(store.read(standard_logits(checksum), indices.tolist()))
+            g = sharpened(g, request.standard_temperature)
+    if g is not None and standard_accuracy is not None:
+        raise ParameterError(f"{folder} knows g's predictions: drop --standard-accuracy")
+    none, told = np.zeros(len(label)), unfinished(folder)
+    stored = Stored(
+        source=str(folder), kind="run folder", smoothing=Smoothing(request.noise, request.scale),
+        label=label, selected=votes.selected, bounds=ConfidenceBounds(none, none + 1, 0.0, EXACT, {}),
+        radius=None, frequencies=votes.shares, planned=None, samples=None, bound=EXACT,
+        notes=() if told is None else (f"{told}.",), details=(NOT_CHECKED,),
+    )  # fmt: skip
+    rows, others = np.arange(len(label)), votes.shares.copy()
+    others[rows, label] = -1.0
+    assumed = 1.0 if standard_accuracy is None else standard_accuracy
+    return Counts(stored, votes.shares[rows, label] - others.max(1), g, assumed, votes=votes)
 
 
 def _from_run(
@@ -299,7 +373,7 @@ def _sweep(one: Mixable, at_radius: float, certificates: Sequence[str], wanted: 
         alpha = max(alpha for alpha in finer if alpha <= 1.0 and one.clean_accuracy(alpha) >= wanted)
         [match] = one.mixes((alpha,), certificates, at_radius)
         for name in certificates:
-            radii = radii_at(stored, alpha, name).radius
+            radii = one.radius(alpha, name)
             certified = radii[stored.right & (radii > 0)]
             curves.append(Curve("mixed", name, certified, len(radii), match.clean_accuracy))
     about = stored.source, stored.smoothing.sigma, len(stored.label), one.clean_is

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from certmix.errors import DataError
-from certmix.radii._checks import statuses
+from certmix.errors import DataError, ParameterError
+from certmix.radii._checks import Certificate, Kind, statuses
 from certmix.radii.bands import band_margins, band_margins_anywhere, check_width
 from certmix.radii.counted import classes_of, counts_of, sizes
 from certmix.radii.splitting import LEVELS, offsets_of, splitting_margins
@@ -59,6 +59,29 @@ ENUMERATIONS: Mapping[str, Enumeration] = {
 """The kinds by name."""
 EXACT, THEOREM = "enumerated", "enumerated-lipschitz"
 """What a table calls the certificate that is exact, and Theorem 3.5's."""
+
+
+def _of_votes(*given: object, **more: object) -> FloatArray:
+    raise ParameterError("such radii follow from all votes of an input: read them off a run")
+
+
+def _certificates(norm: str) -> dict[str, Certificate]:
+    exact = "what votes on all cases of an input prove; no samples; no larger one follows from them."
+    theorem = "Theorem 3.5 from these votes, with the least constant of all inputs."
+    return {
+        EXACT: Certificate(EXACT, "exact (all cases)", exact, _of_votes, norm),
+        THEOREM: Certificate(THEOREM, "lipschitz (all cases)", theorem, _of_votes, norm),
+    }
+
+
+SPLITTING = Kind(
+    "splitting", "all intervals of 8-bit values", "lambda, in units of the input",
+    {"l1": _certificates("l1")}, enumerated=True,
+)  # fmt: skip
+BANDS = Kind(
+    "bands", "all bands of columns, against patches", "columns of a band", {"patch": _certificates("patch")},
+    enumerated=True,
+)  # fmt: skip
 
 
 class Counted(NamedTuple):

@@ -35,6 +35,7 @@ SMOOTHINGS = LazyTable({
         GAUSSIAN, "normal noise", "its standard deviation", {"l2": CERTIFICATES},
         law="certmix.sampling.gaussian:weights",
     ),
+    "splitting": "certmix.radii.enumerated:SPLITTING", "bands": "certmix.radii.enumerated:BANDS",
 })  # fmt: skip
 """Kinds of smoothing by name; the first is the default."""
 

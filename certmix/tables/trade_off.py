@@ -12,7 +12,7 @@ import numpy as np
 from certmix.errors import one_line
 from certmix.tables.result import Result
 from certmix.tables.table import Cell, Quantity, Share, Table
-from certmix.tables.words import radius_heading
+from certmix.tables.words import PATCH, radius_heading
 from certmix.text import floor_percent, plain_decimal
 from certmix.types import SCHEMA_VERSION, Curve
 
@@ -91,10 +91,11 @@ class TradeOff(Result):
             groups.append((name, len(lines)))
         wanted = self.wanted_clean_accuracy
         starred = "" if wanted is None else f"; * has a clean accuracy of {floor_percent(wanted, 2)} or more"
-        radius = radius_heading(self.at_radius)
+        radius = radius_heading(self.at_radius, self.norm)
+        at = f"a patch of {radius} pixels" if self.norm == PATCH else f"{self.norm} radius {radius}"
         return Table(
             name="trade-off",
-            title=f"Clean and certified accuracy (%) at {self.norm} radius {radius} over alpha{starred}",
+            title=f"Clean and certified accuracy (%) at {at} over alpha{starred}",
             settings="",
             headings=("alpha", "clean", *self.certificates),
             rows=tuple(rows),
