@@ -20,6 +20,7 @@ from certmix.files import read_file
 from certmix.models.composed import paths_changed
 from certmix.models.kinds import OUTPUTS
 from certmix.models.zoo import zoo_names
+from certmix.radii.enumerated import ENUMERATIONS, EXACT
 from certmix.runs.settings import Option, Settings, check_known, fields, settings
 from certmix.runs.sources import named_split
 from certmix.sampling.devices import AUTO, SAMPLED
@@ -356,16 +357,21 @@ def _request(lines: Lines, tables: dict[str, dict[str, Any]], images: Any) -> An
             raise lines.wrong(("certificate", key), told)
     try:
         level = given.get("sigma", given.get("scale"))
-        plain = draws_no_samples([name], norm, level, given.get("noise"))
+        plain = name == EXACT or draws_no_samples([name], norm, level, given.get("noise"))
     except ParameterError as error:
         key = next((key for key in ("sigma", "norm", "noise") if str(error).startswith(key)), "name")
         raise lines.wrong(("certificate", key), _spelt(str(error))) from None
     kind: Any = KINDS[f"certify-{name}"] if plain else CertifyRequest
+    noise = ENUMERATIONS.get(str(given.get("noise"))) if name == EXACT else None
+    if noise is not None and norm not in (None, noise.norm):
+        raise lines.wrong(
+            ("certificate", "norm"), f"norm {norm}: {given['noise']} gives radii in {noise.norm}"
+        )
     for key in given:
         if key not in kind.__struct_fields__:
             told = f"{key} is not for certificate {name}: leave it out"
             raise lines.wrong(("certificate", key), told)
-    if plain and sampling:
+    if plain and sampling.keys() - set(kind.__struct_fields__):
         told = f"[sampling]: certificate {name} draws no samples; leave the table out"
         raise lines.wrong(("sampling", ""), told)
     for key in ("radii", "max_radius"):
@@ -377,7 +383,7 @@ def _request(lines: Lines, tables: dict[str, dict[str, Any]], images: Any) -> An
     own: dict[str, Any] = (
         {"certificate": name} if plain else {"certificates": (name,), "precision": "fp32", "sigma": None}
     )
-    named = {} if norm is None else {"norm": norm}
+    named = {} if norm is None or name == EXACT else {"norm": norm}
     return _values(lines, "certificate", kind, {**own, "images": images, **named, **given, **sampling})
 
 
