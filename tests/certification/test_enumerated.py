@@ -13,11 +13,13 @@ from certmix.certification.request import EXACT, THEOREM, Enumerated, Shard, req
 from certmix.certification.run import run_certify
 from certmix.certification.shards import merge
 from certmix.certification.stored import recertify
-from certmix.errors import DataError, ModelError, ParameterError, RunError
+from certmix.certification.trade_off import trade_off
+from certmix.errors import CertmixError, DataError, ModelError, ParameterError, RunError
 from certmix.runs import Store
 from certmix.runs.folder import DATABASE
 from certmix.runs.sources import Sources
 from certmix.verification.falsify.falsify import attack_claims, falsify, read_claims, replay
+from certmix.verification.guarantee import parse_guarantee
 from certmix.verification.request import FalsifyRequest, VerifyRequest
 from certmix.verification.verify import verify
 
@@ -185,3 +187,39 @@ def test_python_and_the_command_line_name_a_kind_by_its_noise():
         request_of({"noise": "splitting", "alpha": 0.76, "norm": "l2"}, lambda names, why: None)
     usual = Enumerated(noise="splitting", alpha=0.76)
     assert usual.scale == 0.5 and usual.radii[1:] == tuple(k / 255 for k in (20, 40, 60, 80, 100, 120))
+
+
+def test_a_trade_off_has_the_figures_of_the_tables(sources, tmp_path):
+    run_certify(asked("bands"), sources("bands"), output=tmp_path / "run")
+    found = trade_off(tmp_path / "run", at_radius=1.0)
+    assert (found.norm, found.certificates) == ("patch", (EXACT, THEOREM))
+    for mix in found.sweeps[0].mixes[::25]:
+        table = recertify(tmp_path / "run", alpha=mix.alpha, radii=(1.0,))
+        assert [share.accuracy for share in mix.certified] == [
+            row.certified_accuracy[0] for row in table.rows[1:]
+        ]
+
+
+def test_a_guarantee_names_a_kind_and_is_read_back():
+    text = """version = 1
+requirements = ["certified_accuracy@3 >= 0.2"]
+[data]
+images = 10
+[robust]
+model = "cifar10-splitting-0.50"
+[certificate]
+name = "enumerated"
+noise = "bands"
+alpha = 0.76
+[sampling]
+gate = 0.3
+"""
+    found = parse_guarantee(text)
+    assert found.asked == Enumerated(noise="bands", alpha=0.76, gate=0.3, images=10)
+    for old, new, told in (
+        ('noise = "bands"\n', "", "no kind of smoothing is named: give noise splitting or bands"),
+        ("gate = 0.3", "samples = 100", "certificate enumerated draws no samples"),
+        ('noise = "bands"', 'noise = "bands"\nnorm = "l2"', "norm l2: bands gives radii in patch"),
+    ):
+        with pytest.raises(CertmixError, match=told):
+            parse_guarantee(text.replace(old, new))
