@@ -172,15 +172,14 @@ class Counts(Mixable):
         """Return the figures of each alpha."""
         made, images = [], len(self.stored.label)
         for alpha in alphas:
-            cells = []
+            cells, shares = list[Share](), list[float]()
             for name in certificates:
                 radius = self.radius(alpha, name)
                 hits = int(np.sum(self.stored.right & (radius >= at_radius) & (radius > 0)))
                 low, high = clopper_pearson.interval(hits, images)
-                cells.append(Share(hits / images, (float(low), float(high))))
-            made.append(
-                Mix(alpha, self.clean_accuracy(alpha), tuple(cells), tuple(cell.accuracy for cell in cells))
-            )
+                shares.append(hits / images)
+                cells.append(Share(shares[-1], (float(low), float(high))))
+            made.append(Mix(alpha, self.clean_accuracy(alpha), tuple(cells), tuple(shares)))
         return made
 
 
