@@ -108,7 +108,7 @@ def verify(
 def refuse_idle(target: Path, asked: dict[str, Any]) -> None:
     """Refuse what has no effect on the verification of a run, or where nothing is drawn again."""
     if target.is_dir():
-        refuse_unused(["runs", "fresh", "batch_size"], "is for a guarantee, not for a run")
+        refuse_unused(["runs", "fresh", "batch_size", "budget"], "is for a guarantee, not for a run")
     if asked.get("resample") == 0:
         models = ["device"] if target.is_dir() else []
         refuse_unused(["resample_samples", "new_seed", "error_rate", *models], "is for --resample above 0")

@@ -98,7 +98,7 @@ def audit(
     known = known_of(found, sigma, rows)
     sigma, most = known.sigma, None
     if known.run is not None:
-        samples, failure_probability = known.run.samples, known.run.failure_probability
+        samples, failure_probability = known.run.samples, known.run.of_one_input
         most = ceilings(known.run, known.classes)[0][2]
     elif sigma is not None:
         most = ceiling(sigma, samples, failure_probability)
@@ -384,7 +384,7 @@ def _audit_run(folder: Path) -> Audit:
     facts = {
         "images": images, "planned_images": planned, "sigma": request.sigma,
         "goal": request.goal, "samples": request.samples, "bound": request.bound,
-        "failure_probability": request.failure_probability,
+        "failure_probability": request.of_one_input,
         "standard_outputs": int(np.isin(derived.outcomes.indices, answered).sum()),
         "models": "not checked (certmix verify compares them with the run)",
     }  # fmt: skip

@@ -28,7 +28,7 @@ from certmix.sampling.schedule import looks
 from certmix.tables.result import Result
 from certmix.tables.table import Table
 from certmix.tables.words import summary_table
-from certmix.text import ceil_digits, floor_digits
+from certmix.text import ceil_digits, floor_digits, plain_decimal
 from certmix.types import (
     CertifiedAccuracy,
     CertifiedRadii,
@@ -110,7 +110,7 @@ def bound_records(
             f"the model's logits depend on a row's place in the batch, where bound {request.bound} does "
             f"not hold: use {others} (docs/noise.md#rows-of-a-batch)"
         )
-    delta, hard, gates = request.failure_probability, request.scores == "hard", request.gates
+    delta, hard, gates = request.of_one_input, request.scores == "hard", request.gates
     behind = [records.behind(gate) for gate in gates]
     # What the bounds are computed from, by number of samples: votes or score statistics.
     evidence = [one.votes if hard else one.scores for one in behind]
@@ -157,7 +157,7 @@ def bound_records(
 def _fixed_bounds(
     complete: Any, selected: IntArray, request: CertifyRequest, gate: float = 0.0
 ) -> ConfidenceBounds | LayerBounds:
-    delta = request.failure_probability
+    delta = request.of_one_input
     if request.scores == "hard":
         counts, has_class = np.asarray(complete), selected >= 0
         found = bound_counts(counts, np.maximum(selected, 0), delta, request.bound, gated=gate > 0)
@@ -170,7 +170,7 @@ def _fixed_bounds(
 
 def unanimous(request: CertifyRequest, classes: int, gate: float = 0.0) -> ConfidenceBounds | LayerBounds:
     """Return the bounds of one image whose samples all agree fully, behind a gate."""
-    delta, bound, gated = request.failure_probability, request.bound, gate > 0
+    delta, bound, gated = request.of_one_input, request.bound, gate > 0
     one = np.eye(1, classes + gated, dtype=np.int64)
     selected, hard = np.zeros(1, np.int64), request.scores == "hard"
     if request.goal == "fixed":
@@ -502,7 +502,7 @@ def evaluate(
     kept, views, rows_of = bounded.records, bounded.views, request.rows()
     if not len(kept):
         summary = Summary(
-            request.sigma, request.alpha, 0, request.failure_probability, request.radii,
+            request.sigma, request.alpha, 0, request.of_one_input, request.radii,
             CleanAccuracy(None, None, None), (), complete=False, goal=request.goal,
             planned_images=planned, **{**noise_told(request), **about},
         )  # fmt: skip
@@ -515,8 +515,14 @@ def evaluate(
     largest = [most for *_, most in ceilings(request, kept.frequencies.shape[1])]
     rows, curves = tabulate(found, rows_of, request.radii, ahead, prospects or None, largest)
     about = {**about, "details": (*about.get("details", ()), *_noise_notes(kept))}
+    if request.all_at_once:
+        together = (
+            f"All {request.images:,} inputs at once: but for probability "
+            f"{plain_decimal(request.failure_probability)}, no certificate of a row is wrong."
+        )
+        about["notes"] = (together, *about.get("notes", ()))
     summary = Summary(
-        request.sigma, request.alpha, len(kept), request.failure_probability, request.radii,
+        request.sigma, request.alpha, len(kept), request.of_one_input, request.radii,
         clean_accuracy(found), rows,
         complete=len(kept) == planned,
         planned_images=planned,
@@ -561,7 +567,7 @@ def log_columns(evaluation: Evaluation) -> tuple[IntArray, IntArray, IntArray, F
     return records.indices, records.labels, predicted, radius, records.seconds
 
 
-SETTLED = {"bound": "bound", "failure_probability": "failure_probability", "gates": "gates_told"}
+SETTLED = {"bound": "bound", "failure_probability": "of_one_input", "gates": "gates_told"}
 """What must be chosen before samples are seen, and what of a request says it; a run remembers its first."""
 
 DOUBTFUL = 0.1
@@ -571,9 +577,9 @@ DOUBTFUL = 0.1
 def expectations(request: CertifyRequest, classes: int) -> tuple[list[str], list[str]]:
     """Return warnings about what so few samples cannot show; and which columns are out of their reach."""
     found, beyond = [], []
-    if request.failure_probability > DOUBTFUL:
+    if request.of_one_input > DOUBTFUL:
         found.append(
-            f"failure probability {request.failure_probability:g}: each certificate may be wrong with this "
+            f"failure probability {request.of_one_input:g}: each certificate may be wrong with this "
             "probability, and the table says little: 0.001 is usual"
         )
     for classifier, certificate, ceiling in ceilings(request, classes):
@@ -583,7 +589,7 @@ def expectations(request: CertifyRequest, classes: int) -> tuple[list[str], list
             more = f"about {enough} are needed" if enough else "raise --alpha"
             found.append(
                 f"{row}: {request.samples} samples cannot certify anything at failure probability "
-                f"{request.failure_probability:g}, even if all agree: {more}"
+                f"{request.of_one_input:g}, even if all agree: {more}"
             )
         elif certificate == "exact" and ceiling < request.radii[-1]:
             beyond.append(

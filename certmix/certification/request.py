@@ -279,6 +279,25 @@ class CertifyRequest(Settings, frozen=True):
             shown="as the data",
         ),
     ] = None
+    all_at_once: Annotated[
+        bool,
+        Option("The failure probability is that of all inputs' certificates together: each has its share."),
+    ] = False
+
+    @property
+    def of_one_input(self) -> float:
+        """The failure probability of one input's certificate: its share, where all of them share one."""
+        if not self.all_at_once:
+            return self.failure_probability
+        if self.images == "all":
+            raise ParameterError("all_at_once is of a number of inputs: give images, such as images = 100")
+        return math.nextafter(self.failure_probability / int(self.images), 0.0)
+
+    def of_inputs(self, there: int) -> CertifyRequest:
+        """Return the request that names how many of so many inputs share the failure probability."""
+        if not self.all_at_once or (self.images != "all" and int(self.images) <= there):
+            return self
+        return self.replace(images=there)
 
     def usual(self, name: str) -> Any:
         """Return the first bound of what is averaged; columns up to where samples that all agree reach."""
@@ -293,7 +312,8 @@ class CertifyRequest(Settings, frozen=True):
             return PENDING
         steps = looks(self.samples)
         sequential = self.goal != "fixed" and len(steps) > 0
-        spent = self.failure_probability * (share(len(steps) - 1) if sequential else 1.0)
+        delta = self.failure_probability if self.images == "all" else self.of_one_input
+        spent = delta * (share(len(steps) - 1) if sequential else 1.0)
         p = min(spent ** (1 / (steps[-1] if sequential else self.samples)), 1 - 2.0**-53)
         reach = float(smoothing.radius("exact", p, 1.0 - p, 1.0)[0])
         if smoothing.entry.whole:

@@ -24,7 +24,7 @@ from certmix.certification.request import (
     check_batch_size,
     request_of,
 )
-from certmix.certification.sampled import Sampling
+from certmix.certification.sampled import Budget, Sampling
 from certmix.certification.tuned import resolve_tuned
 from certmix.data import spread
 from certmix.errors import ParameterError, warn
@@ -185,8 +185,11 @@ def run_certify(
     executor: Executor | None = None,
     shard: Shard | None = None,
     like: Callable[..., None] | None = None,
+    budget: Budget | None = None,
 ) -> CertifyResult:
     """Run or resume one certification; see `certify`.  `like` may refuse its models, on their device.
+
+    With a `budget` this process draws, and no more samples than that: the result may be partial.
 
     Without `output` and not `in_memory`, the folder is ``runs/<identity>``, with
     the shard's number if there is one.  A keyboard interrupt ends the work
@@ -201,6 +204,7 @@ def run_certify(
     loaded = load(request, sources, chosen, say)
     if isinstance(request, CertifyRequest):
         request = request.of_dimension(dimension_of(request, loaded.dataset))
+        request = request.of_inputs(len(loaded.dataset))
     if loaded.standard is None and request.standard_temperature != 1.0:
         raise ParameterError(
             f"standard temperature = {request.standard_temperature:g}: there is no standard model: leave it "
@@ -225,7 +229,10 @@ def run_certify(
         refuse_tf32(request.precision, spread_by.device)
     given = sources, loaded, Passes(chosen, batch_size, compiled), spread_by, say, shard
     recipe: Sampling | Proving
-    recipe = Sampling(request, *given) if isinstance(request, CertifyRequest) else Proving(request, *given)
+    if isinstance(request, CertifyRequest):
+        recipe = Sampling(request, *given, budget=budget)
+    else:
+        recipe = Proving(request, *given)
     for note in recipe.expectations():
         say(note)
     dataset = loaded.dataset
@@ -273,6 +280,7 @@ def run_certify(
                 told["compiled"] = PARTLY if run.store.records().drawn.any() else False
                 run.begin(told)
                 complete = fill(run.store, recipe.todo(run.store), engine=spread_by, progress=watched)
+        complete = complete and not (budget is not None and budget.short)
         evaluation = derive(request, run.store, told)
         recipe.look_at(evaluation.outcomes)
         if not complete:

@@ -74,6 +74,22 @@ class Job:
     record: ImageRecord | None
 
 
+@dataclass
+class Budget:
+    """Samples that may still be drawn, at most; `short` once an input was left for want of them."""
+
+    left: int
+    short: bool = False
+
+    def admits(self, job: Job, request: CertifyRequest) -> bool:
+        """Put aside the most samples that an input may take, if they are there."""
+        chosen = request.selection_samples if job.record is None else 0
+        most = chosen + request.samples - (0 if job.record is None else job.record.drawn)
+        self.short = self.short or most > self.left
+        self.left -= 0 if self.short else most
+        return not self.short
+
+
 @dataclass(frozen=True)
 class Sampling(Recipe):
     """A certification by noise."""
@@ -81,6 +97,7 @@ class Sampling(Recipe):
     request: CertifyRequest
     compiled: bool = False
     """Whether workers compile the model; `passes` says what was asked."""
+    budget: Budget | None = None
 
     def settled(self, store: Store) -> Sampling:
         """Return the recipe that compiles the model if that was asked, or if the samples to come repay it."""
@@ -132,7 +149,7 @@ class Sampling(Recipe):
             compiled = PARTLY if self._divided(stored)[0] else earlier
         coordinates = int(dataset.read(0).size) if len(dataset) else 0
         budget = {
-            "failure_probability": request.failure_probability, "bound": request.bound_at(request.gate),
+            "failure_probability": request.of_one_input, "bound": request.bound_at(request.gate),
             "split": unanimous(request, dataset.classes, request.gate).split,
             "other_rows": {
                 f"gate {gate:g}": {"bound": request.bound_at(gate), "split": agreed.split}
@@ -182,7 +199,7 @@ class Sampling(Recipe):
         done = _found([], complete, self.request)
         here = replace(self._own, compiled=self.compiled and not self._tries_first)
         work = Work(
-            here=lambda: handler_of(self.request, self.loaded, here),
+            here=lambda: handler_of(self.request, self.loaded, here, self.budget),
             elsewhere=self.elsewhere,
             name=lambda job: f"input {job.index}",
         )
@@ -276,7 +293,9 @@ class _Round:
     since: float = 0.0
 
 
-def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handler:
+def handler_of(
+    request: CertifyRequest, loaded: Loaded, passes: Passes, budget: Budget | None = None
+) -> Handler:
     """Return what draws for jobs, round by round, all samples that the request wants.
 
     As many images are on their way at a time as fill one batch, or `BATCHES`, with their first looks, so that
@@ -314,6 +333,8 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
                     drawn = sum(r.drawn - i.drawn for r, i in zip(records, one.images, strict=True))
                     newest.update((record.index, record) for record in records)
                     finished.update(record.index for record in bounded.records)
+                    if budget is not None:
+                        budget.left += sum(request.samples - record.drawn for record in bounded.records)
                     rest = zip(one.images, records, bounded.waiting.tolist(), strict=True)
                     one.images = [replace(image, record=record) for image, record, more in rest if more]
                     take(_found(records, bounded, request, drawn))
@@ -324,6 +345,9 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
                 room = BATCHES.get(kind, 1) * width // max(1, min(first, request.selection_samples))
                 room = min(MOST_IMAGES.get(kind, FEW_IMAGES), max(1, room), -(-len(jobs) // len(rounds)))
                 while len(one.images) < room and (job := next(waiting, None)):
+                    if budget is not None and not budget.admits(job, request):
+                        waiting = iter(())
+                        break
                     one.images.append(_open(loaded, job, sampler))
                 if one.images:
                     one.since, asked = time.monotonic(), [_next_draw(i, request, ends) for i in one.images]
@@ -332,6 +356,8 @@ def handler_of(request: CertifyRequest, loaded: Loaded, passes: Passes) -> Handl
                     if request.scores == "hard":
                         one.pending = sampler.submit(one.asked)
             if not any(one.images for one in rounds):
+                if budget is not None and budget.short:
+                    return []
                 left = [job for job in jobs if job.index not in finished]
                 return [replace(job, record=newest.get(job.index, job.record)) for job in left]
 

@@ -98,7 +98,7 @@ class Part:
         self._attainable = self._levels < 1.0 - 1e-12
         self._levels[~self._attainable] = 0.5
         steps = looks(request.samples)
-        each = request.failure_probability / (2 if gate else 1)
+        each = request.of_one_input / (2 if gate else 1)
         spent, price = tuple(each * share(k) for k in range(len(steps))), PRICE / request.samples
         wanted = tuple(self._levels.tolist())
         self._border = give_up_below(steps, spent, wanted, price) if self.rows else None
@@ -253,7 +253,7 @@ class Walk:
         request, selected, spread = self.rule.request, self.selected[k, rows], np.full(len(rows), np.nan)
         if len(rows) == 0:
             return
-        delta, gate = request.failure_probability, self.rule.parts[k].gate
+        delta, gate = request.of_one_input, self.rule.parts[k].gate
         if isinstance(shown, np.ndarray):
             found = bound_counts(shown, selected, delta, request.bound, number, gated=gate > 0)
             votes, rivals = selected_and_runner_up(shown[:, :-1] if gate else shown, selected)
@@ -398,7 +398,7 @@ def _last_bounds(
         counts, where = np.unique(np.stack([votes, others], 1), axis=0, return_inverse=True)
         counts = np.column_stack([counts, last - counts.sum(1)])
     found = bound_counts(
-        counts, np.zeros(len(counts), np.int64), request.failure_probability,
+        counts, np.zeros(len(counts), np.int64), request.of_one_input,
         request.bound if hard else next(iter(BOUNDS)), len(looks(request.samples)) - 1,
         gated=rival is not None,
     )  # fmt: skip

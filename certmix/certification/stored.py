@@ -364,7 +364,7 @@ def _from_log(log: PublishedLog, how: Reading) -> Stored:
     log, repeated = distinct_rows(log)
     known, as_printed = known_of(log, how.sigma, how.rows), how.as_printed
     own, level = known.run is not None, how.level(log.source, known.sigma)
-    stated = math.nan if known.run is None else known.run.failure_probability
+    stated = math.nan if known.run is None else known.run.of_one_input
     for name, said in (("failure_probability", stated), ("bound", known.bound)):
         if (given := getattr(how, name)) not in (None, said):
             option = f"--{name.replace('_', '-')}"

@@ -30,9 +30,9 @@ from certmix.verification.requirements import CLASS, Requirement, parse_requirem
 VERSION = 1
 LONGEST_TEXT, LONGEST_NAME, LARGEST_FILE, LARGEST_NUMBER = 2000, 200, 1 << 20, 10**12
 CERTIFICATE = (
-    "name", "alpha", "sigma", "noise", "scale", "norm", "dimension", "radii", "failure_probability", "bound",
-    "bound_method", "arithmetic",
-    "max_radius", "lipschitz_constant", "constant_of", "standard_temperature",
+    "name", "alpha", "sigma", "noise", "scale", "norm", "dimension", "radii", "failure_probability",
+    "all_at_once", "bound", "bound_method", "arithmetic", "max_radius", "lipschitz_constant", "constant_of",
+    "standard_temperature",
 )  # fmt: skip
 SAMPLING = (
     "samples", "selection_samples", "goal", "settle", "relative_precision", "scores", "score_temperature",

@@ -401,7 +401,7 @@ def figures_of(
             largest = {row.classifier: most for row, most in zip(request.rows(), reach, strict=True)}
     at = np.argsort(wanted)[np.searchsorted(np.sort(wanted), found.found.indices)]
     named = {name: names[at] for name, names in (groups or {}).items()}
-    delta = request.failure_probability if isinstance(request, CertifyRequest) else 0.0
+    delta = request.of_one_input if isinstance(request, CertifyRequest) else 0.0
     return Figures(found.found.indices, found.right, radii, largest, named, delta)
 
 

@@ -93,7 +93,7 @@ def proof_of(
     if isinstance(request, CertifyRequest):
         assert isinstance(numbers, Evaluation)
         sigma: float | str = request.smoothing.scale
-        delta, shares = request.failure_probability, _shares(request)
+        delta, shares = request.of_one_input, _shares(request)
         views = list(numbers.views)
         layered = ", layers" if BOUNDS[request.bound].distribution else ""
         rests_on: Iterable[Claim] = _inputs(numbers, request)
@@ -172,7 +172,7 @@ def _claims(records: Records, request: CertifyRequest, gate: float, view: View) 
         if (look := (behind.votes if hard else behind.scores).get(n)) is None:
             break
         about = {"bound": name, "samples": n}
-        delta = request.failure_probability * (1.0 if fixed or bound.time_uniform else share(number))
+        delta = request.of_one_input * (1.0 if fixed or bound.time_uniform else share(number))
         for part in pieces(look.rows[last[look.rows] >= number], records.selection.shape[1]):
             seen, selected = look.of(part), behind.selected[part]
             found = _of_votes(seen, selected, delta, about, gate) if hard else _of_scores(seen, delta, about)

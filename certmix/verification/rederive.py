@@ -368,8 +368,8 @@ def _check_design(run: Run, request: CertifyRequest) -> CheckResult:
     if first is None:
         faults.append((None, "the database does not say which bound the run began with"))
     changed = [request.bound] if request.bound != first else []
-    if delta is not None and str(request.failure_probability) != delta:
-        changed.append(str(request.failure_probability))
+    if delta is not None and str(request.of_one_input) != delta:
+        changed.append(str(request.of_one_input))
     note = f"; tables by {', '.join(changed)} are valid if not chosen by results" if changed else ""
     size = f"fixed size {fixed}" if fixed else "sequential looks"
     return judged("fixed design", faults, f"planned with {size}, bound {first}{note}")
@@ -381,7 +381,7 @@ def _check_budget(run: Run, request: CertifyRequest) -> CheckResult:
     if not isinstance(stored, dict) or not isinstance(stored.get("split"), dict):
         return CheckResult(check, Outcome.FAILS, "run.json says nothing of how it is spent")
     name = request.bound_at(request.gate)
-    bound, delta = BOUNDS[name], request.failure_probability
+    bound, delta = BOUNDS[name], request.of_one_input
     if bound.distribution:
         each = delta / 2 / (2 if run.classes > 2 else 1)
         parts = {"own": delta / 2, "each rival": each, "rest": each}

@@ -37,6 +37,10 @@ class VerifyRequest(Settings, frozen=True):
     error_rate: Annotated[
         Share, Option("Probability, at most, that sampling again rejects an honest run.", example="0.001")
     ] = 0.001
+    budget: Annotated[
+        Count | None,
+        Option("Guarantees: the most samples to draw, with those drawn again.", shown="the file's"),
+    ] = None
     proof: Annotated[
         str | None,
         Option(

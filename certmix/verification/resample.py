@@ -119,6 +119,13 @@ def resample(
     return [_radii_again(again, request)]
 
 
+def most_drawn_again(asked: VerifyRequest, request: CertifyRequest) -> int:
+    """Return the most samples that `resample` draws, but for what fills batches where rows depend on them."""
+    images, samples = asked.resample, asked.resample_samples
+    depth = images * (request.selection_samples + samples) + 2 * samples
+    return (depth + (WIDE - 1) * images * SHORT + images * samples + SHORT) * (images > 0)
+
+
 def choose_images(weights: Mapping[int, float], count: int, seed: int) -> list[int]:
     """Return at most `count` images in an order by a seed, in which large weights come early more often."""
     known = sorted(weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from certmix.certification.evaluate import bound_records
 from certmix.certification.publish import is_finished, unfinished
 from certmix.certification.request import CertifyRequest, Request, needed_cells, standard_logits
 from certmix.certification.run import run_certify
+from certmix.certification.sampled import Budget
 from certmix.data import spread
 from certmix.errors import Interrupted, ParameterError, RunError
 from certmix.files import digest_of
@@ -30,6 +31,7 @@ from certmix.sampling import resolve_device
 from certmix.tables.result import Result
 from certmix.tables.table import Table
 from certmix.verification.checks import CheckResult, Outcome, judged, worst
+from certmix.verification.checks import unchecked as unchecked_
 from certmix.verification.claim import Claim
 from certmix.verification.groups import Groups, checksum_of, expanded, groups_of
 from certmix.verification.guarantee import Guarantee, read_guarantee, source_options
@@ -44,7 +46,7 @@ from certmix.verification.rederive import (
 )
 from certmix.verification.request import VerifyRequest
 from certmix.verification.requirements import Requirement
-from certmix.verification.resample import resample
+from certmix.verification.resample import most_drawn_again, resample
 from certmix.verification.stored import load, opened, read_description
 
 __all__ = ["EXIT_CODES", "Verification", "unchecked", "verify", "verify_guarantee"]
@@ -244,9 +246,13 @@ def _what_is_done(request: Request, before: dict[str, Any], lacking: Sequence[in
 
 
 def draw(
-    guarantee: Guarantee, sources: Sources, loaded: Loaded, planned: Plan, *, fresh: bool, **work: Any
-) -> Sampling:
-    """Draw what is lacking by `run_certify`, whose options `work` are; Interrupted if it was."""
+    guarantee: Guarantee, sources: Sources, loaded: Loaded, planned: Plan, *, fresh: bool,
+    budget: Budget | None = None, **work: Any,
+) -> Sampling:  # fmt: skip
+    """Draw what is lacking by `run_certify`, whose options `work` are; Interrupted if it was.
+
+    What a `budget` was too short for is lacking still, and the budget says so.
+    """
     request, classes, wanted = guarantee.asked, loaded.dataset.classes, set(planned.indices)
     folder, found, sampled = planned.folder, planned.found, isinstance(guarantee.asked, CertifyRequest)
 
@@ -277,7 +283,8 @@ def draw(
                     run.store.write(cell, indices, stored.read(cell, indices))
     lacking = planned.indices if fresh or found is None else found.lacking
     before = 0 if fresh or found is None else samples()
-    if not run_certify(request, sources, output=folder, fresh=fresh, **work).summary.complete:
+    drawn = run_certify(request, sources, output=folder, fresh=fresh, budget=budget, **work)
+    if not (drawn.summary.complete or (budget is not None and budget.short)):
         raise Interrupted("interrupted before all samples of the guarantee were drawn")
     return Sampling(len(wanted) - len(lacking), len(lacking), before, samples() - before, planned.why)
 
@@ -438,6 +445,8 @@ def verify_guarantee(
     sources, chosen = SourcesOf(**source_options(guarantee), **named), resolve_device(request.device)
     loaded = load_models(guarantee.request, sources, chosen, say)
     dataset = loaded.dataset
+    if isinstance(guarantee.request, CertifyRequest):
+        guarantee = replace(guarantee, request=guarantee.request.of_inputs(len(dataset)))
     groups = groups_of(dataset, guarantee.groups, guarantee)
     asked = _Asked.of(guarantee, loaded, groups)
     broken = _identity_checks(guarantee, loaded, groups, Path(request.runs))
@@ -455,10 +464,18 @@ def verify_guarantee(
             before = recheck(stored.folder, loaded.dataset) + behaviour(stored.folder, loaded, chosen)
         if worst(before) is Outcome.FAILS:
             return _result(asked, planned.folder, [*broken, *before])
+    budget = _budget(guarantee, request)
     sampling = draw(
-        guarantee, sources, loaded, planned, fresh=request.fresh, device=request.device,
+        guarantee, sources, loaded, planned, fresh=request.fresh, budget=budget, device=request.device,
         batch_size=request.batch_size, progress=progress, say=say,
     )  # fmt: skip
+    if budget is not None and budget.short:
+        told = (
+            f"{sampling.drawn_samples:,} samples were drawn, and those left are too few for another input: "
+            "repeat the command, which goes on from here, or raise the budget"
+        )
+        checks = [*broken, unchecked_("budget", told)]
+        return _result(asked, planned.folder, checks, why="the budget is spent", sampling=sampling)
     checks = broken + rederive(planned.folder, device=request.device, run_code=request.run_code)
     checks += [] if _changed(checks) else resample(planned.folder, request, progress=again)
     if worst(checks) is Outcome.FAILS:
@@ -469,6 +486,21 @@ def verify_guarantee(
     found = figures_of(load(planned.folder), planned.indices, labels, parts)
     verdicts = [judge(one, found, asked.claim.missed) for one, _ in asked.requirements]
     return _result(asked, planned.folder, checks, verdicts, sampling=sampling)
+
+
+def _budget(guarantee: Guarantee, request: VerifyRequest) -> Budget | None:
+    """Return what may be drawn of what is lacking; ParameterError if less than is drawn again."""
+    most = request.budget or guarantee.budget
+    if most is None:
+        return None
+    if not isinstance(guarantee.request, CertifyRequest):
+        raise ParameterError(f"budget = {most:,}: the guarantee's certificate draws no samples: leave it out")
+    again = most_drawn_again(request, guarantee.request)
+    if again > most:
+        raise ParameterError(
+            f"budget = {most:,}: up to {again:,} samples are drawn again alone: raise it, or lower --resample"
+        )
+    return Budget(most - again)
 
 
 class _Asked(NamedTuple):

@@ -29,7 +29,7 @@ CASES_OF = {"scale", "patch"}
 RAY = {"gpus_per_worker", "ray_address"}
 SAMPLING = {
     "samples", "selection_samples", "scores", "score_temperature", "gate", "tuned", "goal", "settle", "relative_precision",
-    "failure_probability", "bound", "seed", "precision", "compiled", "shard", "feature_scale",
+    "failure_probability", "all_at_once", "bound", "seed", "precision", "compiled", "shard", "feature_scale",
 }  # fmt: skip
 OF_FILES = {"as_printed", "assume_selected"}
 OF_RUNS = {"gate", "standard_temperature", "tuned"}
@@ -149,15 +149,15 @@ MODES = [
     Mode("nuts study", "beta mix", {"run_code", "model_timeout"}),
     Mode("nuts study", "cost mix", only={"run_code", "model_timeout"}),
     Mode("verify", "guarantee.toml"),
-    Mode("verify", "run", {"runs", "fresh", "batch_size"}),
+    Mode("verify", "run", {"budget", "runs", "fresh", "batch_size"}),
     Mode(
         "verify", "run --resample 0",
-        {"runs", "fresh", "batch_size", "resample_samples", "new_seed", "error_rate", "device"}, {"resample": "3"},
+        {"budget", "runs", "fresh", "batch_size", "resample_samples", "new_seed", "error_rate", "device"}, {"resample": "3"},
     ),
     Mode("verify", "guarantee.toml --resample 0", {"resample_samples", "new_seed", "error_rate"}),
     Mode("verify", "guarantee.toml --format json", {"details"}, {"format_": "text"}),
     Mode("evidence", "guarantee.toml --new-seed 3"),
-    Mode("evidence", "run --new-seed 3", {"runs", "fresh", "batch_size"}),
+    Mode("evidence", "run --new-seed 3", {"budget", "runs", "fresh", "batch_size"}),
     Mode("evidence", "run --resample 0", {"resample_samples", "new_seed", "error_rate", "device"}, only={"resample_samples", "new_seed", "error_rate", "device"}),
     Mode("guarantee init", "run --output made.toml", only={"output", "slack", "pin", "groups", "per", "confidence", "unit", "domain", "budget"}),
     Mode("guarantee init", "run --output guarantee.toml", only={"force"}, refused=True),
@@ -173,6 +173,7 @@ MODES = [
 ]  # fmt: skip
 
 VALUES = {
+    "all_at_once": "",
     "alpha": "0.8", "alphas": "0.5,1", "apart": "", "as_printed": "", "assume_selected": "", "at_radius": "0.3",
     "attack": "apgd-ce", "autoattack": "", "batch_size": "7", "best": "", "beta": "0.9",
     "budget": "5000", "confidence": "0.9", "domain": "a box", "groups": "site=sites.txt", "per": "class", "unit": "volts",

@@ -469,6 +469,43 @@ def test_a_proposal_for_parts_pins_them_and_counts_every_bound(command, folder):
     assert refused.code == 2 and "group where is unknown: use one of class" in refused.err
 
 
+# What verification may spend, and what all inputs share.
+
+
+def test_no_more_is_drawn_than_the_budget_and_the_next_time_goes_on(folder):
+    change(folder, "alpha = 0.76", "alpha = 0.51")  # hard to settle
+    change(folder, "samples = 300", "samples = 1000\nbudget = 2500")
+    drawn = []
+    for _ in range(9):
+        found = verified(folder, fresh=not drawn)
+        drawn.append(found.sampling.drawn_samples)
+        if found.exit_code != 2:
+            break
+        assert outcomes(found, "budget") == ["unchecked"] and drawn[-1] <= 2500
+        assert {one.message for one in found.judgements} == {"not judged: the budget is spent"}
+    assert found.exit_code in (0, 1) and len(drawn) > 1 and max(drawn) <= 2500
+    whole = verified(folder, fresh=True, budget=10**6)
+    assert whole.sampling.drawn_samples == sum(drawn)
+    assert [one.lower for one in whole.judgements] == [one.lower for one in found.judgements]
+    with pytest.raises(ParameterError, match="are drawn again alone"):
+        verified(folder, resample=5)
+
+
+def test_all_inputs_share_a_failure_probability(folder):
+    change(folder, "alpha = 0.76", "alpha = 0.76\nall_at_once = true\nfailure_probability = 0.01")
+    change(folder, "images = 6", 'images = "all"')
+    found = verified(folder, resample=2)
+    assert found.exit_code == 0, found
+    assert found.claim.together == 0.01 and found.claim.failure_probability * 12 <= 0.01
+    described = json.loads((found.run / "run.json").read_text())
+    assert (described["request"]["images"], described["request"]["all_at_once"]) == (12, True)
+    assert described["failure_budget"]["failure_probability"] == found.claim.failure_probability
+    table = (found.run / "certified-accuracy.md").read_text()
+    assert "All 12 inputs at once: but for probability 0.01, no certificate of a row is wrong." in table
+    again = verified(folder)
+    assert (again.exit_code, again.sampling.drawn_samples) == (0, 0)
+
+
 # Models: pins, runs that are only read, and models that end the program.
 
 

@@ -246,7 +246,7 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
             found = zip(seen.records, seen.first.selected.tolist(), radii.tolist(), strict=True)
             claims = tuple(Claim(r.index, y, t, r.input_checksum) for r, y, t in found if t > 0)
         return Claims(
-            certificate, alpha, own.norm, own.smoothing, own.failure_probability,
+            certificate, alpha, own.norm, own.smoothing, own.of_one_input,
             len(records), claims, own.scores, own.score_temperature, own.precision, own.seed, run=described,
             gate=own.gate,
         )  # fmt: skip
