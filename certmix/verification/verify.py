@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from certmix import guard
-from certmix.certification.describe import identity_of
+from certmix.certification.describe import dimension_of, identity_of
 from certmix.certification.describe import load as load_models
 from certmix.certification.evaluate import bound_records
 from certmix.certification.publish import is_finished, unfinished
@@ -446,7 +446,8 @@ def verify_guarantee(
     loaded = load_models(guarantee.request, sources, chosen, say)
     dataset = loaded.dataset
     if isinstance(guarantee.request, CertifyRequest):
-        guarantee = replace(guarantee, request=guarantee.request.of_inputs(len(dataset)))
+        own = guarantee.request.of_dimension(dimension_of(guarantee.request, dataset))
+        guarantee = replace(guarantee, request=own.of_inputs(len(dataset)))
     groups = groups_of(dataset, guarantee.groups, guarantee)
     asked = _Asked.of(guarantee, loaded, groups)
     broken = _identity_checks(guarantee, loaded, groups, Path(request.runs))
