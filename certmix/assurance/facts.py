@@ -91,11 +91,9 @@ class Facts:
     def meaning(self) -> str:
         """What the result means, in words."""
         if self.result == "FAILED":
-            wrong = self.names(Outcome.FAILS)
-            told = f"does not hold: {', '.join(wrong)}" if wrong else ""
-            open_ = self.names(Outcome.UNCHECKED)
-            unknown = f"could not be checked: {', '.join(open_)}" if open_ else ""
-            return f"{'; '.join(filter(None, (told, unknown)))}."
+            said = (("Does not hold", Outcome.FAILS), ("Could not be checked", Outcome.UNCHECKED))
+            told = [f"{how}: {', '.join(names)}" for how, one in said if (names := self.names(one))]
+            return f"{'. '.join(told)}."
         held = "The guarantee was verified, and every requirement and check holds."
         if NOT_JUDGED in self.doubts:
             held = "The run is what it says: every check holds. It was held against no requirement."

@@ -170,7 +170,7 @@ def test_what_does_not_hold_or_was_not_checked_never_passes(runs, guarantee, tmp
     unmet.write_text(re.sub(r'"clean_accuracy >= [\d.]+"', asked, text))
     made = certmix.evidence(unmet, tmp_path / "unmet", runs=str(guarantee.parent), progress=False, **HOW)
     assert (made.result, made.exit_code) == ("FAILED", 1)
-    assert made.meaning == "does not hold: certified_accuracy@0.5 >= 0.9."
+    assert made.meaning == "Does not hold: certified_accuracy@0.5 >= 0.9."
     assert "proof.json" in made.files  # the run itself is what it says
     bom = check_bom((made.folder / "ml-bom.cdx.json").read_text())
     (sliced,) = (
@@ -188,7 +188,7 @@ def test_what_does_not_hold_or_was_not_checked_never_passes(runs, guarantee, tmp
     predicate = check_statement(read(unchecked, "statement.json"))
     assert (unchecked.result, unchecked.exit_code) == ("FAILED", 2)
     assert "robust model checksum" in predicate["failedTests"] and "radii" in predicate["passedTests"]
-    assert unchecked.meaning.startswith("could not be checked: robust model checksum")
+    assert unchecked.meaning.startswith("Could not be checked: robust model checksum")
 
     again = certmix.evidence(
         guarantee, tmp_path / "again", runs=str(guarantee.parent), run_code=True, resample=0, progress=False
