@@ -24,7 +24,12 @@ def main(repository: Path) -> None:
     packages = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     for package in packages:
         assert f"{package.replace('.', '/')}/__init__.py" in wheel, f"{package} is missing from the wheel"
-    for pattern in ("certmix/models/zoo/*.safetensors", "certmix/models/zoo/*.json", "certmix/data/*.png"):
+    for pattern in (
+        "certmix/models/zoo/*.safetensors",
+        "certmix/models/zoo/*.json",
+        "certmix/data/*.png",
+        "certmix/*/*.j2",
+    ):
         for path in repository.glob(pattern):
             assert str(path.relative_to(repository)) in wheel, f"{path.name} is missing from the wheel"
     assert not any(path.startswith(("tests/", "cli/", "benchmarks/")) for path in wheel)
