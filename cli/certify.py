@@ -15,6 +15,7 @@ from certmix.certification.request import (
     Enumerated,
     GivenConstant,
     Margin,
+    Population,
     Shard,
     check_batch_size,
     request_of,
@@ -67,13 +68,17 @@ OF_CERTIFICATES = Option(
     "lipschitz-constant draw no samples.",
     choices=(*CERTIFICATES, "margin", "lipschitz-constant"), shown="all that sample",
 )  # fmt: skip
+IMAGES = Option(
+    "How many inputs, spread over the data; of a population, the most draws.", metavar="N|all",
+    shown="100; of a population as many as there are",
+)  # fmt: skip
 COMPILE = {"auto": None, "on": True, "off": False}
 
 
 @click.command("certify", epilog=CERTIFY)
 @options(
-    CertifyRequest, Margin, GivenConstant, Enumerated, Sources, required=("alpha",),
-    certificates=OF_CERTIFICATES,
+    CertifyRequest, Margin, GivenConstant, Enumerated, Population, Sources, required=("alpha",),
+    certificates=OF_CERTIFICATES, images=IMAGES, samples="10,000; 1,000 of a population",
 )  # fmt: skip
 @DEVICE
 @MODEL_TIMEOUT
@@ -111,6 +116,8 @@ def certify(format_: str, details: bool, **given: Any) -> int:
     result = watched(run_certify, request, sources, engine=choice, **given)
     print_result(result, format_, details)
     finished = not result.interrupted if given.get("shard") else result.summary.complete
+    if finished and getattr(result, "claim", None) is not None and result.claim.reached is False:
+        return 1  # not shown
     return 0 if finished else 130
 
 
@@ -122,7 +129,8 @@ def print_result(result: Any, format_: str, details: bool) -> None:
     if result.folder is not None:
         folder = Path(result.folder)
         rows = "radii.tsv" if (folder / "radii.tsv").exists() else "records.tsv"
-        click.echo(f"Run folder: {near(folder)} (tables, plots, {rows}, run.json)", err=True)
+        holds = f"tables, plots, {rows}" if (folder / rows).exists() else "tables"
+        click.echo(f"Run folder: {near(folder)} ({holds}, run.json)", err=True)
 
 
 MERGE = """\b

@@ -15,7 +15,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from certmix.certification.request import CertifyRequest, Enumerated, GivenConstant, Request, Shard
+from certmix.certification.request import (
+    KINDS,
+    CertifyRequest,
+    Enumerated,
+    GivenConstant,
+    Population,
+    Request,
+    Shard,
+)
 from certmix.data import spread
 from certmix.data.scales import refuse_scale
 from certmix.errors import ModelError, RunError
@@ -75,11 +83,13 @@ class Recipe:
         return {**about, "certified": True, "engine": self.engine.described, **shard, **more}
 
 
-def robust_of(request: Request, sources: Sources) -> str | nn.Module:
+def robust_of(request: Request | Population, sources: Sources) -> str | nn.Module:
     """Return the robust model, a shipped one where none is named; ModelError if there is none."""
     robust = sources.robust
     if isinstance(request, CertifyRequest):
         return robust if isinstance(robust, nn.Module) else resolve_robust(robust, request.smoothing)
+    if isinstance(request, Population):
+        return robust if isinstance(robust, nn.Module) else resolve_robust(robust, request.sigma)
     if robust is not None:
         return robust
     if isinstance(request, Enumerated):
@@ -118,6 +128,8 @@ def load(request: Request, sources: Sources, device: torch.device, say: Callable
     """Load data and models and check that they fit together; warnings go to `say`."""
     if isinstance(request, CertifyRequest):
         return load_sources(sources, request.smoothing, device, say)
+    if isinstance(request, Population):
+        return load_sources(sources, request.sigma, device, say)
     loaded = load_models(sources, robust_of(request, sources), device, say, views=views_of(request))
     refuse_scale(loaded.dataset, f"certificate {request.certificate}")
     return loaded
@@ -129,7 +141,7 @@ def dimension_of(request: CertifyRequest, dataset: Dataset) -> int:
     return math.prod(shape[1:] if request.smoothing.entry.whole and len(shape) == 3 else shape)
 
 
-def identity_of(request: Request, loaded: Loaded) -> Identity | StudyIdentity:
+def identity_of(request: Request | Population, loaded: Loaded) -> Identity | StudyIdentity:
     """Return what a request's numbers depend on: it names the run folder."""
     data, robust = loaded.dataset, loaded.robust
     if isinstance(request, CertifyRequest):
@@ -140,7 +152,12 @@ def identity_of(request: Request, loaded: Loaded) -> Identity | StudyIdentity:
         )  # fmt: skip
     parts = {"data_checksum": data.checksum, "robust_checksum": robust.checksum, **request.identity()}
     label = "-".join([data.name, robust.name, *map(str, request.identity().values())][:4])
-    return StudyIdentity(f"certify-{request.certificate}", label, parts)
+    return StudyIdentity(study_of(request), label, parts)
+
+
+def study_of(request: Request | Population) -> str:
+    """Return the study that a request's runs are of."""
+    return next(study for study, kind in KINDS.items() if type(request) is kind)
 
 
 def in_one_precision(
@@ -155,7 +172,7 @@ def in_one_precision(
     the device that draws: no run mixes two.  `folder_of` says where a run of an identity would lie, None of
     runs that begin anew.
     """
-    if not isinstance(request, CertifyRequest) or request.precision != AUTO:
+    if not isinstance(request, CertifyRequest | Population) or request.precision != AUTO:
         return request
     asked = {name: request.replace(precision=name) for name in SAMPLED}
     held = []

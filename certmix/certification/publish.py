@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from certmix.certification import population
 from certmix.certification.evaluate import (
     Evaluation,
     began_with,
@@ -21,7 +22,15 @@ from certmix.certification.evaluate import (
 )
 from certmix.certification.fronts import fronts_of
 from certmix.certification.proved_table import evaluate_proved, radii_by_image
-from certmix.certification.request import KINDS, CertifyRequest, Enumerated, Request, Shard, needed_cells
+from certmix.certification.request import (
+    KINDS,
+    CertifyRequest,
+    Enumerated,
+    Population,
+    Request,
+    Shard,
+    needed_cells,
+)
 from certmix.certification.stored import LOG, data_of, images_of, named, planned_images
 from certmix.data.scales import about_scale
 from certmix.errors import CertmixError, RunError
@@ -48,6 +57,9 @@ def derive(
 
     `held` are the store's records, where they were read before.
     """
+    if isinstance(request, Population):
+        claimed: Any = population.derive(request, store, described)
+        return claimed  # type: ignore[no-any-return]
     names: dict[str, Any] = {"data": named(described["data"])[0]}
     names |= {role: named(model)[0] for role, model in described["models"].items()}
     try:
@@ -91,6 +103,8 @@ def plots_of(
     evaluation: Evaluation, request: Request, store: Store, described: dict[str, Any]
 ) -> dict[str, Callable[[str], bytes]]:
     """Return what draws a run's plots, by the stems of their files."""
+    if isinstance(request, Population):
+        return {}
     fronts, shares = None, []
     if isinstance(request, CertifyRequest):
         _, checksum = named(described.get("models", {}).get("standard"))
@@ -113,6 +127,8 @@ def texts_in(request: Request, evaluation: Evaluation) -> dict[str, str]:
 
 def log_of(request: Request, evaluation: Evaluation) -> dict[str, str]:
     """Return the text of a run's log, image by image, by the file's name."""
+    if isinstance(request, Population):
+        return {}
     if isinstance(request, CertifyRequest):
         rows = zip(*(column.tolist() for column in log_columns(evaluation)), strict=True)
         return {
@@ -172,6 +188,9 @@ def _study(described: dict[str, Any]) -> str:
 def _progress(folder: Path, described: dict[str, Any], finished: IntArray | None = None) -> tuple[int, int]:
     """Return how many of the images that a run was asked for are done, of how many."""
     with opened(folder, described) as (request, store):
+        if isinstance(request, Population):
+            found = population.derive(request, store, described)
+            return found.claim.draws, found.claim.draws if found.summary.complete else found.most
         try:
             asked = planned_images(store, request.images)
         except ValueError:  # it was stopped before it knew
@@ -222,7 +241,7 @@ def repeat_command(folder: Path, described: dict[str, Any]) -> str:
     if isinstance(request, Enumerated):  # its kind says so
         at = words.index("--certificate")
         del words[at : at + 2]
-    elif not isinstance(request, CertifyRequest) and "--certificate" not in words:
+    elif hasattr(request, "certificate") and "--certificate" not in words:
         words += ["--certificate", request.certificate]  # of the command, another is the default
     if isinstance(named := described.get("sources"), dict):
         told = {**named, "split": named_split(named.get("split")), "run_code": False}

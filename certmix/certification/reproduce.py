@@ -14,8 +14,9 @@ import numpy as np
 from certmix.certification.evaluate import CertifyResult, Evaluation
 from certmix.certification.proved_table import radii_by_image
 from certmix.certification.publish import derive, opened, refuse_unfinished
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request import CertifyRequest, Population
 from certmix.certification.run import Progress, run_certify
+from certmix.errors import RunError
 from certmix.runs import Store, read_run
 from certmix.runs.behaviour import hold_original
 from certmix.runs.folder import DATABASE, DESCRIPTION
@@ -72,6 +73,9 @@ def reproduce(
     refuse_unfinished(folder)
     described = read_run(folder)
     with opened(folder, described) as (request, store):
+        if isinstance(request, Population):
+            told = f"{folder} is a claim about a population"
+            raise RunError(f"{told}: certmix verify draws some of it again, --fresh all")
         sources = Sources.from_dict(described["sources"], folder / DESCRIPTION, run_code)
         batch_size = described.get("batch_size")
         if not isinstance(batch_size, int | None) or batch_size == 0:

@@ -20,6 +20,7 @@ from certmix.radii.enumerated import ENUMERATIONS, EXACT, THEOREM, Enumeration, 
 from certmix.radii.smoothings import GAUSSIAN
 from certmix.radii.splitting import LEVELS as LEVELS_8BIT
 from certmix.radii.splitting import offsets_of
+from certmix.runs.folder import NOISE_VERSION
 from certmix.runs.settings import (
     DERIVED,
     Count,
@@ -45,6 +46,7 @@ GOALS = {
     "radii": "until the radii of the table are settled, or more samples are not worth it",
     "radius": "until the radius is known to a relative precision",
     "fixed": "all of --samples for every input",
+    "population": "a share of all inputs at --at-radius is shown, of no one input (docs/population.md)",
 }
 """When an image has been sampled enough, by name."""
 SETTLES = {
@@ -166,6 +168,12 @@ def _checked_tuned(text: str) -> str:
         return text
     checked = checked_gate(gate), check_temperature(temperature), check_alpha(alpha)
     return ",".join(map(as_given, checked))
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what is no key of noise."""
+    if not 0 <= seed < 2**64:
+        raise ParameterError(f"seed = {seed}: it must be a whole number from 0 to 2^64 - 1")
 
 
 class CertifyRequest(Settings, frozen=True):
@@ -371,6 +379,10 @@ class CertifyRequest(Settings, frozen=True):
         if self.noise != GAUSSIAN and self.tuned not in (AUTO, NO_ROW) and len(self.tuned.split(",")) != 3:
             told = f"tuned = {self.tuned}: such files are for gaussian noise"
             raise ParameterError(f"{told}: give TAU,T,ALPHA")
+        if self.goal == "population":
+            raise ParameterError(
+                "goal = population: a request of its own, certmix.certify or certmix certify"
+            )
         known = bounds_of(self.scores)
         check_choice(f"bound for {self.scores} scores", self.bound, known)
         if self.goal != "fixed" and self.samples < look(0):
@@ -382,8 +394,7 @@ class CertifyRequest(Settings, frozen=True):
             if self.scores != "hard":
                 raise ParameterError(f"gate = {self.gate}: it is for votes, --scores hard")
             bound_behind_gate(self.bound)
-        if not 0 <= self.seed < 2**64:
-            raise ParameterError(f"seed = {self.seed}: it must be a whole number from 0 to 2^64 - 1")
+        check_seed(self.seed)
         if BOUNDS[self.bound].distribution and (self.goal != "fixed" or self.certificates != ("exact",)):
             raise ParameterError(
                 f"bound {self.bound!r} bounds distributions, not means: use it with --goal fixed and "
@@ -651,6 +662,70 @@ class Enumerated(Proved, frozen=True):
         return {"noise": self.noise, "scale": self.scale}
 
 
+POPULATIONS = {
+    "data": "the data set, any input of which may be drawn again",
+    "distribution": "what the inputs of the data set are independent draws of, each taken once",
+}
+"""What a claim is about, by name."""
+
+
+class Population(Settings, frozen=True):
+    """A claim about a population: the share of its inputs that are right and certified at one radius."""
+
+    sigma: Annotated[Positive, Option("", example="0.5")]
+    alpha: Alpha
+    at_radius: Annotated[
+        Positive, Option("--goal population: the radius of the claim.", metavar="R", example="0.5")
+    ]
+    at_least: Annotated[
+        Share | None,
+        Option(
+            "--goal population: the share to be shown; sampling ends as soon as it is, or cannot be.",
+            metavar="SHARE",
+            example="0.3",
+        ),
+    ] = None
+    goal: Annotated[Literal["population"], Option("")] = "population"
+    population: Annotated[
+        str,
+        Option(
+            "--goal population: whose share. "
+            + "; ".join(f"{name}: {meaning}" for name, meaning in POPULATIONS.items())
+            + ".",
+            choices=POPULATIONS,
+        ),
+    ] = "data"
+    images: Sampled = "all"
+    samples: Annotated[Count, Option("")] = 1000
+    failure_probability: Annotated[Share, Option("", example="0.001")] = 0.001
+    seed: Annotated[int, Option("")] = 0
+    precision: Annotated[str, Option("", choices=(AUTO, *SAMPLED))] = AUTO
+
+    def check(self) -> None:
+        """Refuse a mix of which nothing can be certified, and seeds that are none."""
+        check_seed(self.seed)
+        if self.alpha == 0.5:
+            raise ParameterError(
+                "alpha = 0.5: nothing is certified of a mix that ties everywhere: raise --alpha"
+            )
+
+    @classmethod
+    def only(cls) -> set[str]:
+        """Return the options of no other request."""
+        return {"at_radius", "at_least", "population"}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what is fixed beforehand, besides data and h: votes and their bound depend on it."""
+        left = ("at_least", "goal", "images")
+        asked = {name: value for name, value in self.as_dict().items() if name not in left}
+        return {**asked, "noise_version": NOISE_VERSION, "rule_version": 1}
+
+    def draws(self, inputs: int) -> int:
+        """Return the most inputs that are drawn of a data set of so many."""
+        asked = inputs if self.images == "all" else int(self.images)
+        return asked if self.population == "data" else min(asked, inputs)
+
+
 DeterministicRequest = Margin | GivenConstant | Enumerated
 Request = CertifyRequest | Margin | GivenConstant | Enumerated
 KINDS: dict[str, type[Settings]] = {
@@ -658,12 +733,15 @@ KINDS: dict[str, type[Settings]] = {
     "certify-margin": Margin,
     "certify-lipschitz-constant": GivenConstant,
     "certify-enumerated": Enumerated,
+    "certify-population": Population,
 }
 """What is asked of a run, by its study."""
 
 
-def request_of(given: dict[str, Any], refuse: Callable[[Iterable[str], str], None]) -> Request:
+def request_of(given: dict[str, Any], refuse: Callable[[Iterable[str], str], None]) -> Any:
     """Take from `given` what a request is made of; `refuse` gets names that would have no effect, and why."""
+    if given.get("goal") == "population":
+        return _population_of(given, refuse)
     named = given.get("certificates", tuple(CERTIFICATES))
     certificates = (named,) if isinstance(named, str) else tuple(named)
     kind: Any = CertifyRequest
@@ -687,9 +765,23 @@ def request_of(given: dict[str, Any], refuse: Callable[[Iterable[str], str], Non
                 refuse([name], f"is for --{other} {' or '.join(filter(None, values))}")
     (asked,) = divide(given, kind)
     others = {name for other in KINDS.values() for name in other.__struct_fields__}
+    refuse(sorted(Population.only() & given.keys()), "is for --goal population")
     refuse(sorted(others & given.keys()), f"is not for {what}")
     made: Request = kind(**asked)
     return made
+
+
+def _population_of(given: dict[str, Any], refuse: Callable[[Iterable[str], str], None]) -> Population:
+    (asked,) = divide(given, Population)
+    others = {name for kind in KINDS.values() for name in kind.__struct_fields__}
+    refuse(sorted(others & given.keys()), "is not for --goal population")
+    refuse(["shard", "compiled"], "is not for --goal population")
+    names = ("standard", *(f"standard_{what}" for what in ("weights", "normalize", "outputs", "files")))
+    refuse(names, "is not for --goal population, whose claim holds whatever g is")
+    for name in ("sigma", "at_radius"):
+        if name not in asked:
+            raise ParameterError(f"--goal population needs --{name.replace('_', '-')}: add it, such as 0.5")
+    return Population(**asked)
 
 
 ROBUST, LABEL = "robust logits", "label"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from certmix.certification.describe import dimension_of, identity_of, in_one_precision, load
+from certmix.certification.drawing import run_population
 from certmix.certification.evaluate import CertifyResult
 from certmix.certification.proved import Proving
 from certmix.certification.publish import derive, is_finished, publish
@@ -19,6 +20,7 @@ from certmix.certification.request import (
     Enumerated,
     GivenConstant,
     Margin,
+    Population,
     Request,
     Shard,
     check_batch_size,
@@ -70,7 +72,10 @@ def asked(models: Any, data: Any, given: dict[str, Any]) -> tuple[Request, Sourc
     return request_of(given, lambda names, why: refuse(given, names, why.replace("--", ""))), sources
 
 
-@takes(CertifyRequest, Margin, GivenConstant, Enumerated, Sources, EngineChoice, leave=("certificate",))
+@takes(
+    CertifyRequest, Margin, GivenConstant, Enumerated, Population, Sources, EngineChoice,
+    leave=("certificate",),
+)  # fmt: skip
 def certify(
     models: Models = None,
     data: Data = None,
@@ -186,7 +191,7 @@ def run_certify(
     shard: Shard | None = None,
     like: Callable[..., None] | None = None,
     budget: Budget | None = None,
-) -> CertifyResult:
+) -> Any:
     """Run or resume one certification; see `certify`.  `like` may refuse its models, on their device.
 
     With a `budget` this process draws, and no more samples than that: the result may be partial.
@@ -195,6 +200,12 @@ def run_certify(
     the shard's number if there is one.  A keyboard interrupt ends the work
     and returns what there is, marked as partial.
     """
+    if isinstance(request, Population):
+        how: dict[str, Any] = {
+            "output": output, "in_memory": in_memory, "fresh": fresh, "device": device, "progress": progress,
+            "batch_size": batch_size, "say": say, "engine": engine, "executor": executor, "like": like,
+        }  # fmt: skip
+        return run_population(request, sources, **how)
     batch_size = check_batch_size(batch_size)
     chosen = resolve_device(device)
     if compiled:

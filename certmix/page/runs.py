@@ -17,8 +17,8 @@ from certmix.certification.evaluate import (
     radii_of_rows,
     reach_curve,
 )
-from certmix.certification.publish import derive, opened, plots_of, repeat_command
-from certmix.certification.request import GOALS, KINDS
+from certmix.certification.publish import derive, opened, plots_of, repeat_command, show
+from certmix.certification.request import GOALS, KINDS, Population
 from certmix.certification.stored import named
 from certmix.errors import ParameterError, RunError
 from certmix.files import read_file
@@ -116,7 +116,10 @@ def read_page_run(folder: Path, images: int) -> Run:
         study, found = str(described["identity"].get("study", CERTIFY)), None
         drawn: tuple[tuple[str, bytes], ...] = ()
         tables: tuple[Table, ...] = ()
-        if study in KINDS:
+        if KINDS.get(study) is Population:
+            claim: Any = show(folder)
+            tables = (claim,)
+        elif study in KINDS:
             found, records, drawn = _certified(folder, described)
         else:
             from certmix.studies.study import show_study  # imports torch
@@ -258,6 +261,9 @@ def _commands(described: dict[str, Any], folder: Path, study: str) -> Facts:
         if not described["sources"].get("objects"):
             words = map(without_folders, shlex.split(repeat_command(folder.resolve(), described)))
             found.append(("The run itself (paths are shortened to their last part)", shlex.join(words)))
+        if KINDS.get(study) is Population:
+            found.append(("Draw some of it again, and prove the claim", f"certmix verify {name}"))
+            return (*found, ("This page", f"certmix report {name}"))
         found.append(("Run it again and compare input by input", f"certmix reproduce {name}"))
         found.append(("Look for what would change a table", f"certmix audit {name}"))
     if study == CERTIFY:

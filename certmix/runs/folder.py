@@ -28,6 +28,8 @@ def command_of(study: str) -> str:
     """Return the command that makes the runs of a study, as it is typed."""
     if study == "nuts-certified":
         return "certmix nuts fit --certified"
+    if study == "certify-population":
+        return "certmix certify --goal population"
     for prefix, words in (("certify-", "certify --certificate "), ("nuts-", "nuts ")):
         if study.startswith(prefix):
             return f"certmix {words}{study.removeprefix(prefix)}"

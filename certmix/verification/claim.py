@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Annotated, Any
 
+from certmix.certification.request import POPULATIONS, Population
 from certmix.data.scales import about_scale, scaled_norm
 from certmix.errors import ParameterError
 from certmix.runs.settings import Count, Option, Settings, Share
@@ -78,11 +79,15 @@ class Claim:
     norm: str
     unit: str
     domain: str | None = None
+    share_of: str | None = None
+    """Whose share is claimed, where nothing is claimed of any one input."""
 
     @classmethod
     def of(cls, terms: Terms, bounds: int, request: Any, dataset: Dataset, norms: dict[str, str]) -> Claim:
         """Return what is claimed of a data set; `norms` say how each model scales its inputs, by role."""
-        delta = getattr(request, "failure_probability", 0.0)
+        delta, share_of = getattr(request, "failure_probability", 0.0), None
+        if isinstance(request, Population):
+            terms, share_of = terms.replace(confidence=1 - delta), POPULATIONS[request.population]
         together, images = getattr(request, "all_at_once", False), request.images
         taken = len(dataset) if images == "all" else min(int(images), len(dataset))
         shape, limits = "x".join(map(str, dataset.read(0).shape)), dataset.input_range
@@ -105,7 +110,7 @@ class Claim:
             terms.confidence, terms.joint, bounds, terms.missed(bounds),
             getattr(request, "of_one_input", delta), delta if together else None,
             f"{taken:,} of {len(dataset):,} inputs of {dataset.name}, {dataset.split}",
-            f"{shape} numbers {values}", "; ".join(done) or "none", norm, unit, terms.domain,
+            f"{shape} numbers {values}", "; ".join(done) or "none", norm, unit, terms.domain, share_of,
         )  # fmt: skip
 
     def sentences(self) -> list[str]:
@@ -122,7 +127,9 @@ class Claim:
             told += (
                 f": {self.bounds}, each wrong with probability {self.missed:.3g}" if self.bounds > 1 else ""
             )
-        if self.failure_probability == 0:
+        if self.share_of is not None:
+            certificates = f"none of any one input: the claim is of a share, of {self.share_of}"
+        elif self.failure_probability == 0:
             certificates = "proved without samples"
         elif self.together is None:
             certificates = f"each false with probability at most {plain_decimal(self.failure_probability)}"
@@ -131,10 +138,11 @@ class Claim:
                 f"all inputs' at once, but for probability {plain_decimal(self.together)} "
                 f"({self.failure_probability:.3g} each)"
             )
+        given_up = "" if self.share_of else "; lower bounds of certified figures give that up"
         domain = "" if self.domain is None else f"; the population, as stated: {self.domain}"
         return [
             f"confidence: {told}",
-            f"certificates: {certificates}; lower bounds of certified figures give that up",
+            f"certificates: {certificates}{given_up}",
             f"of: {self.population}{domain}",
             f"inputs: {self.inputs}; preprocessing: {self.preprocessing}",
             f"radii: {self.norm}, in units of {self.unit}",

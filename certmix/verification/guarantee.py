@@ -6,13 +6,19 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from certmix.certification.request import KINDS, CertifyRequest, DeterministicRequest, draws_no_samples
+from certmix.certification.request import (
+    KINDS,
+    CertifyRequest,
+    DeterministicRequest,
+    Population,
+    draws_no_samples,
+)
 from certmix.data import DATASETS
 from certmix.data.scales import SPREAD
 from certmix.errors import CertmixError, ParameterError, one_line
@@ -25,7 +31,7 @@ from certmix.runs.settings import Option, Settings, check_known, fields, setting
 from certmix.runs.sources import named_split
 from certmix.sampling.devices import AUTO, SAMPLED
 from certmix.verification.claim import Terms
-from certmix.verification.requirements import CLASS, Requirement, parse_requirement, written
+from certmix.verification.requirements import CLASS, POPULATION, Requirement, parse_requirement, written
 
 VERSION = 1
 LONGEST_TEXT, LONGEST_NAME, LARGEST_FILE, LARGEST_NUMBER = 2000, 200, 1 << 20, 10**12
@@ -36,7 +42,7 @@ CERTIFICATE = (
 )  # fmt: skip
 SAMPLING = (
     "samples", "selection_samples", "goal", "settle", "relative_precision", "scores", "score_temperature",
-    "gate", "tuned", "seed", "precision",
+    "gate", "tuned", "seed", "precision", "population",
 )  # fmt: skip
 """Keys of the two tables that one request is made from."""
 
@@ -142,6 +148,8 @@ class Guarantee:
     @property
     def asked(self) -> CertifyRequest | DeterministicRequest:
         """The request with the radii of all requirements among its columns, so that these are settled."""
+        if isinstance(self.request, Population):
+            return self.request
         wanted = {r.radius for r in self.requirements if r.radius is not None}
         return self.request.replace(radii=tuple(sorted({*self.request.radii, *wanted})))
 
@@ -238,11 +246,18 @@ def parse_guarantee(content: str, path: str | Path = "guarantee.toml") -> Guaran
     standard, robust = (_claim(lines, name, tables.get(name)) for name in ("standard", "robust"))
     if robust is None:
         raise lines.wrong(None, "no table [robust]: name the robust classifier h there")
-    request = _request(lines, tables, images)
+    request = _request(lines, tables, images, requirements)
     if budget is not None and not isinstance(request, CertifyRequest):
-        told = f"budget = {budget}: certificate {request.certificate} draws no samples; leave it out"
+        why = f"certificate {getattr(request, 'certificate', '')} draws no samples"
+        why = f"{POPULATION} draws images times samples at most" if isinstance(request, Population) else why
+        told = f"budget = {budget}: {why}; leave it out"
         raise lines.wrong(("sampling", "budget"), told)
     terms = _values(lines, "claim", Terms, tables.get("claim", {}))
+    shares = {key: getattr(Terms(), key) for key in ("confidence", "joint", "bounds")}
+    for key, usual in shares.items() if isinstance(request, Population) else ():
+        if getattr(terms, key) != usual:
+            told = f"{key}: the confidence of {POPULATION} is 1 - failure_probability; leave it out"
+            raise lines.wrong(("claim", key), told)
     groups = _groups(lines, read.get(GROUPS, {}))
     for one in requirements:
         if one.group not in (None, CLASS, *groups):
@@ -345,9 +360,24 @@ def _claim(lines: Lines, name: str, values: dict[str, Any] | None) -> ModelClaim
     return claim
 
 
-def _request(lines: Lines, tables: dict[str, dict[str, Any]], images: Any) -> Any:
+def _request(
+    lines: Lines, tables: dict[str, dict[str, Any]], images: Any, requirements: Sequence[Requirement]
+) -> Any:
     """Return what the tables ask for, with one certificate."""
-    given, sampling = dict(tables["certificate"]), tables["sampling"]
+    given, sampling = dict(tables["certificate"]), dict(tables["sampling"])
+    of_population = [one for one in requirements if one.quantity == POPULATION]
+    if of_population and len(requirements) > 1:
+        told = (
+            f"{POPULATION} is one claim, with draws of its own: write a guarantee of this requirement alone"
+        )
+        raise lines.wrong(("", "requirements"), told)
+    if (sampling.get("goal", "population") == "population") != bool(of_population):
+        if of_population:
+            told = f"{POPULATION} is shown by goal = 'population': leave goal out"
+            raise lines.wrong(("sampling", "goal"), told)
+        if "goal" in sampling:
+            told = f"goal = 'population' shows {POPULATION}@RADIUS >= SHARE: write it in requirements"
+            raise lines.wrong(("sampling", "goal"), told)
     name, norm = given.pop("name", "exact"), given.pop("norm", None)
     if "alpha" not in given:
         raise lines.wrong(("certificate", "alpha"), "no alpha in [certificate]: add alpha = 0.76")
@@ -367,9 +397,16 @@ def _request(lines: Lines, tables: dict[str, dict[str, Any]], images: Any) -> An
         raise lines.wrong(
             ("certificate", "norm"), f"norm {norm}: {given['noise']} gives radii in {noise.norm}"
         )
+    if of_population:
+        if name != "exact":
+            raise lines.wrong(("certificate", "name"), f"certificate {name}: {POPULATION} is of exact alone")
+        kind, sampling["goal"] = Population, "population"
+        for key in sampling:
+            if key not in kind.__struct_fields__:
+                raise lines.wrong(("sampling", key), f"{key} is not for {POPULATION}: leave it out")
     for key in given:
         if key not in kind.__struct_fields__:
-            told = f"{key} is not for certificate {name}: leave it out"
+            told = f"{key} is not for {POPULATION if of_population else f'certificate {name}'}: leave it out"
             raise lines.wrong(("certificate", key), told)
     if plain and sampling.keys() - set(kind.__struct_fields__):
         told = f"[sampling]: certificate {name} draws no samples; leave the table out"
@@ -383,6 +420,9 @@ def _request(lines: Lines, tables: dict[str, dict[str, Any]], images: Any) -> An
     own: dict[str, Any] = (
         {"certificate": name} if plain else {"certificates": (name,), "precision": "fp32", "sigma": None}
     )
+    if of_population:
+        (asked,) = of_population
+        own = {"at_radius": asked.radius, "at_least": asked.threshold, "precision": "fp32"}
     named = {} if norm is None or name == EXACT else {"norm": norm}
     return _values(lines, "certificate", kind, {**own, "images": images, **named, **given, **sampling})
 
@@ -408,7 +448,7 @@ def guarantee_text(
     request, data = guarantee.request, guarantee.data.as_dict()
     limits = data.pop("input_range") or "none"
     certificate = request.as_dict()
-    name = certificate.pop("certificate", None) or request.certificates[0]  # type: ignore[union-attr]
+    name = certificate.pop("certificate", None) or getattr(request, "certificates", ("exact",))[0]
     tables = {
         "data": {"name": data.pop("name"), "images": request.images, "input_range": limits, **data},
         "standard": None if guarantee.standard is None else guarantee.standard.as_dict(),

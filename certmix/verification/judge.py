@@ -38,7 +38,7 @@ from certmix.sampling.ballots import LEVELS
 from certmix.sampling.schedule import looks
 from certmix.text import floor_digits
 from certmix.types import CertifiedAccuracy, CleanAccuracy, Dataset, FloatArray, IntArray, Status
-from certmix.verification import plain
+from certmix.verification import plain, population
 from certmix.verification.check_proof import fails, proved
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
 from certmix.verification.claim import Terms
@@ -298,6 +298,8 @@ def write_proof(folder: Path, path: Path) -> CheckResult:
     ParameterError if it rests on something that this script does not know, or that is not proved so.
     """
     run, labels = load(folder), None
+    if isinstance(run.request, requests.Population):
+        return population.write_proof(run, run.request, path)
     wanted = run.records.indices.tolist()
     if not isinstance(run.request, CertifyRequest):
         wanted = sorted(run.proved_images)
@@ -541,6 +543,9 @@ def propose(
             "leave it out, or write it into a file whose thresholds were fixed before the run"
         )
     stored = load(Path(run))
+    if isinstance(stored.request, requests.Population):
+        claim = f"population_certified_accuracy@{written(stored.request.at_radius)} >= SHARE"
+        raise ParameterError(f"{run} is a claim about a population: write the guarantee yourself, of {claim}")
     refuse_unfinished(Path(run))
     described, request = stored.description, stored.request
     try:

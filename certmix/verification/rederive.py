@@ -16,9 +16,14 @@ from torch import nn
 
 from certmix.bounds import BOUNDS
 from certmix.certification import publish
-from certmix.certification.describe import PLOTTER
+from certmix.certification.describe import PLOTTER, study_of
 from certmix.certification.published import differences
-from certmix.certification.request import ROBUST, CertifyRequest, Enumerated
+from certmix.certification.request import (
+    ROBUST,
+    CertifyRequest,
+    Enumerated,
+    Population,
+)
 from certmix.errors import CertmixError, ParameterError
 from certmix.files import digest_of
 from certmix.models.spec import LoadedModel
@@ -36,6 +41,7 @@ from certmix.sampling.schedule import look, looks, share
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
 from certmix.verification.judge import check_figures
+from certmix.verification.population import check_claim, check_draws
 from certmix.verification.stored import ROLES, Reloaded, Run, impossible, is_whole, load, opened, reload
 
 MODEL_CHECKS = tuple(f"{role} model {what}" for role in ROLES for what in ("checksum", "logits"))
@@ -75,7 +81,7 @@ def rederive(
         *_check_models(loaded.description, reloaded),
         *_check_answers(loaded, reloaded, chosen),
         *check_numbers(loaded, data),
-        *check_figures(loaded, data),
+        *_check_what_follows(loaded, data),
         check_published(loaded),
     ]
 
@@ -85,8 +91,12 @@ def recheck(run: Path, dataset: Dataset) -> list[CheckResult]:
     if "request" not in read_run(Path(run)):
         return []  # it was stopped before its first image
     loaded = load(Path(run))
-    found = [*check_numbers(loaded, dataset), *check_figures(loaded, dataset)]
+    found = [*check_numbers(loaded, dataset), *_check_what_follows(loaded, dataset)]
     return [one for one in found if one.check != "inputs"]
+
+
+def _check_what_follows(run: Run, data: Dataset | None) -> list[CheckResult]:
+    return check_claim(run, run.request) if isinstance(run.request, Population) else check_figures(run, data)
 
 
 def check_published(run: Run) -> CheckResult:
@@ -109,7 +119,8 @@ def check_published(run: Run) -> CheckResult:
         return unchecked(check, f"written by certmix {told}, this is {own}, and {found[0]}: {again}")
     if any((one.cell, one.there) == ("complete", "False") for one in found):
         return unchecked(check, f"written before all inputs were done: {found[0]}: {again}")
-    if not found and not (run.folder / TABLE).is_file():
+    table = "population-claim.json" if isinstance(run.request, Population) else TABLE
+    if not found and not (run.folder / table).is_file():
         return CheckResult(check, Outcome.HOLDS, "no table lies in the folder: certmix show prints it")
     less = "" if alike else f"; not the plots: they are of {PLOTTER} {versions.get(PLOTTER)}, this is {drawn}"
     faults: Faults = [(one.image, f"{one}: {again}") for one in found]
@@ -133,7 +144,7 @@ def _check_identity(run: Run) -> list[CheckResult]:
         parts |= {} if request.scale is None else {"noise": request.noise, "scale": request.scale}
         pattern = r".+-[a-z]+[0-9.e+-]+-seed\d+-([0-9a-f]{8})"
     else:
-        study = f"certify-{request.certificate}"
+        study = study_of(request)
         parts = {"study": study, **sums, **request.identity()}
         pattern = rf"{study}-.+-([0-9a-f]{{8}})"
     faults: Faults = [
@@ -248,6 +259,8 @@ def _answers(store: Store, role: str, model: LoadedModel, data: Dataset, device:
 def check_numbers(run: Run, data: Dataset | None) -> list[CheckResult]:
     """Return the checks of what is stored; `data` None where the data set cannot be loaded."""
     request = run.request
+    if isinstance(request, Population):
+        return check_draws(run, request, data)
     if isinstance(request, CertifyRequest):
         *inputs, noise = _check_images(run, request, data)
         # Selection and estimation samples have different keys, and no sample's number leaves its 32 bits.

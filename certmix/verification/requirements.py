@@ -20,8 +20,11 @@ CLASSIFIERS = ("mixed", "robust", "standard", "gated")
 QUANTITIES = {
     "certified_accuracy": "share of inputs that are right and certified at the radius",
     "clean_accuracy": "share of inputs that are right without perturbation",
+    "population_certified_accuracy": "share of the population that is right and certified at the radius",
     "mean_certified_radius": "mean radius over all inputs, 0 where nothing right is certified",
 }
+POPULATION = "population_certified_accuracy"
+"""Of the mix, shown by ``certmix certify --goal population``."""
 SIDES = ("lower bound", "value")
 """What is held against the threshold: the lower bound for the population, or the figure of these inputs."""
 CLASS = "class"
@@ -57,9 +60,16 @@ class Requirement(Settings, frozen=True):
         if self.quantity != "clean_accuracy" and self.classifier == "standard":
             told = "nothing is certified of g; use robust or leave it out"
             raise ParameterError(f"standard.{self.quantity}: {told}")
-        if (self.radius is None) == (self.quantity == "certified_accuracy"):
+        if (self.radius is None) == (self.quantity in ("certified_accuracy", POPULATION)):
             remedy = "add @RADIUS" if self.radius is None else "leave @RADIUS out"
-            raise ParameterError(f"{self.quantity}: only certified_accuracy is at a radius; {remedy}")
+            raise ParameterError(f"{self.quantity}: only certified accuracies are at a radius; {remedy}")
+        if self.quantity == POPULATION:
+            if self.classifier != CLASSIFIERS[0] or self.side != SIDES[0]:
+                raise ParameterError(f"{POPULATION} is of the mix, on its lower bound: leave the rest out")
+            if self.group is not None:
+                raise ParameterError(f"{POPULATION} is of all inputs: leave the group out")
+            if self.radius == 0 or not 0 < self.threshold < 1:
+                raise ParameterError(f"{POPULATION}: give a radius above 0 and a share between 0 and 1")
         if self.is_share and self.threshold > 1:
             told = f"{self.quantity} is a share of 1; write 0.4 for 40 %"
             raise ParameterError(f"threshold {self.threshold:g}: {told}")

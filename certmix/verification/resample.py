@@ -19,7 +19,13 @@ from certmix.bounds.statistics import BIN_STEPS, BINS, SCALE
 from certmix.calling import call_model
 from certmix.certification.evaluate import evaluate
 from certmix.certification.proved_table import stored_outcomes
-from certmix.certification.request import CertifyRequest, DeterministicRequest, Enumerated, Margin
+from certmix.certification.request import (
+    CertifyRequest,
+    DeterministicRequest,
+    Enumerated,
+    Margin,
+    Population,
+)
 from certmix.errors import ParameterError, RunError
 from certmix.margins.propagation import margin_lower
 from certmix.radii import margin_slack_of
@@ -33,6 +39,7 @@ from certmix.sampling.packing import Draw, Part
 from certmix.sampling.rows import ballots_of
 from certmix.types import Dataset, FloatArray, IntArray
 from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Faults, Outcome, judged, unchecked
+from certmix.verification.population import draw_again
 from certmix.verification.request import VerifyRequest
 from certmix.verification.stored import Run, impossible, is_whole, load, opened, reload
 
@@ -97,11 +104,15 @@ def resample(
     if seed == described["request"].get("seed"):
         raise ParameterError(f"new seed = {seed}: give one that is not the run's own")
     data, loaded, problems = reload(stored.folder, described, dataset, models, chosen, asked.run_code)
-    sampled, robust = isinstance(request, CertifyRequest), loaded["robust"]
+    sampled, robust = isinstance(request, CertifyRequest | Population), loaded["robust"]
     checks = SAMPLED_AGAIN[:2] if sampled else SAMPLED_AGAIN[2:]
     lacking = [text for name, text in problems.items() if name in ("data", "robust")]
     if lacking or data is None or robust is None:
         return [unchecked(check, " ".join(lacking) or "no robust model is named") for check in checks]
+    if isinstance(request, Population):
+        report = progress or (lambda done, total: None)
+        how = data, robust.module, chosen, asked, CLOSE[request.precision], report
+        return draw_again(stored, request, *how)
     if isinstance(request, CertifyRequest):
         bad = [row for row, _ in impossible(stored.records, request, stored.classes)]
         weights = weights_of(stored.records.take(np.delete(np.arange(len(stored.records)), bad)), request)

@@ -85,7 +85,7 @@ def load(folder: Path) -> Run:
     """Return what a run folder holds, RunError if it is no run that can be derived again."""
     description, study = read_description(folder)
     sampled = study == CERTIFY
-    kind: Any = CertifyRequest if sampled else DeterministicRequest
+    kind: Any = requests.KINDS[study]
     try:
         request = settings(kind, description["request"])
     except (CertmixError, LookupError, TypeError, ValueError) as error:
@@ -98,7 +98,9 @@ def load(folder: Path) -> Run:
         if not sampled:
             for cell in store.cells():
                 indices = sorted(store.known(cell))
-                read = np.asarray(store.read(cell, indices), np.float64)
+                read = store.read(cell, indices)
+                if study != "certify-population":  # whose whole numbers may exceed 2^53
+                    read = np.asarray(read, np.float64)
                 cells[cell] = dict(zip(indices, read, strict=True))
             return replace(run, cells=cells, standard=cells.get(requests.standard_logits(str(checksum)), {}))
         fixed = meta.get("fixed_samples")

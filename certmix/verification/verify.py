@@ -14,9 +14,16 @@ import numpy as np
 from certmix import guard
 from certmix.certification.describe import dimension_of, identity_of
 from certmix.certification.describe import load as load_models
+from certmix.certification.drawing import run_population
 from certmix.certification.evaluate import bound_records
-from certmix.certification.publish import is_finished, unfinished
-from certmix.certification.request import CertifyRequest, Request, needed_cells, standard_logits
+from certmix.certification.publish import is_finished, show, unfinished
+from certmix.certification.request import (
+    CertifyRequest,
+    Population,
+    Request,
+    needed_cells,
+    standard_logits,
+)
 from certmix.certification.run import run_certify
 from certmix.certification.sampled import Budget
 from certmix.data import spread
@@ -36,6 +43,7 @@ from certmix.verification.claim import Claim
 from certmix.verification.groups import Groups, checksum_of, expanded, groups_of
 from certmix.verification.guarantee import Guarantee, read_guarantee, source_options
 from certmix.verification.judge import Judgement, figures_of, judge, write_proof
+from certmix.verification.population import judge_claim
 from certmix.verification.rederive import (
     MODEL_CHECKS,
     PUBLISHED,
@@ -453,6 +461,9 @@ def verify_guarantee(
     broken = _identity_checks(guarantee, loaded, groups, Path(request.runs))
     if worst(broken) is Outcome.FAILS:
         return _result(asked, None, broken, why="data, a group or a pinned model changed")
+    if isinstance(guarantee.request, Population):
+        work: dict[str, Any] = {"progress": progress, "say": say}
+        return _verify_population(asked, guarantee.request, request, sources, loaded, broken, again, work)
     planned = plan(guarantee, sources, loaded, Path(request.runs))
     for sentence in planned.why:
         say(sentence)
@@ -525,6 +536,41 @@ class _Asked(NamedTuple):
             guarantee, wanted,
             Claim.of(guarantee.terms, bounds, guarantee.asked, loaded.dataset, norms),
         )  # fmt: skip
+
+
+def _verify_population(
+    judged_of: _Asked,
+    asked: Population,
+    request: VerifyRequest,
+    sources: Sources,
+    loaded: Loaded,
+    broken: list[CheckResult],
+    again: Again,
+    work: dict[str, Any],
+) -> Verification:
+    """Draw what a claim about a population lacks, derive it again, and judge it."""
+    run = Path(request.runs) / identity_of(asked, loaded).folder_name()
+
+    def there() -> tuple[int, int]:
+        if not (run / DATABASE).is_file() or "request" not in read_run(run):
+            return 0, 0
+        claim: Any = show(run)
+        return claim.data["draws"], claim.data["samples"]
+
+    before = (0, 0) if request.fresh else there()
+    how = {"fresh": request.fresh, "device": request.device, "batch_size": request.batch_size, **work}
+    found = run_population(asked, sources, output=run, **how)
+    if found.interrupted:
+        raise Interrupted("interrupted before the claim was decided")
+    claim = found.claim
+    sampling = Sampling(before[0], claim.draws - before[0], before[1], claim.samples - before[1])
+    checks = broken + rederive(run, device=request.device, run_code=request.run_code)
+    checks += [] if _changed(checks) else resample(run, request, progress=again)
+    if worst(checks) is Outcome.FAILS:
+        return _result(judged_of, run, checks, sampling=sampling)
+    checks += _proof(run, request, checks)
+    verdicts = [Judgement(one, *judge_claim(one, claim)) for one, _ in judged_of.requirements]
+    return _result(judged_of, run, checks, verdicts, sampling=sampling)
 
 
 def _result(

@@ -26,6 +26,7 @@ STANDARD = {"standard", "standard_weights", "standard_normalize", "standard_outp
 OF_MIX = STANDARD | {"standard_temperature"}
 PLAIN = {"bound_method", "arithmetic", "max_radius", "lipschitz_constant", "constant_of"}
 CASES_OF = {"scale", "patch"}
+OF_CLAIM = {"at_radius", "at_least", "population"}
 RAY = {"gpus_per_worker", "ray_address"}
 SAMPLING = {
     "samples", "selection_samples", "scores", "score_temperature", "gate", "tuned", "goal", "settle", "relative_precision",
@@ -80,29 +81,38 @@ class Mode:
 SMOOTH, EXACT = "--sigma 0.25 --alpha 0.76", "--alpha 0.76 --certificate"
 MODES = [
     Mode(
-        "certify", SMOOTH, PLAIN | RAY | CASES_OF | {"score_temperature", "relative_precision"},
+        "certify", SMOOTH, PLAIN | RAY | CASES_OF | OF_CLAIM | {"score_temperature", "relative_precision"},
         {"norm": "linf", "noise": "bands"},
     ),
     Mode(
-        "certify", f"{SMOOTH} --scores soft --goal radius --engine ray", PLAIN | CASES_OF | {"gate", "tuned"},
+        "certify", f"{SMOOTH} --scores soft --goal radius --engine ray", PLAIN | CASES_OF | OF_CLAIM | {"gate", "tuned"},
         {"bound": "bernstein", "norm": "linf", "engine": "local", "scores": "hard", "noise": "bands"},
     ),
     Mode("certify", f"{SMOOTH} --goal fixed", {"settle", "relative_precision"}, only={"settle", "relative_precision"}),
     Mode("certify", f"{SMOOTH} --standard none", STANDARD - {"standard"}, only=STANDARD),
     Mode(
-        "certify", f"{EXACT} margin", SAMPLING | RAY | CASES_OF | {"sigma", "dimension", "lipschitz_constant", "constant_of"},
+        "certify", f"{EXACT} margin", SAMPLING | RAY | CASES_OF | OF_CLAIM | {"sigma", "dimension", "lipschitz_constant", "constant_of"},
         {"radii": "0,0.1", "certificates": "exact", "noise": "bands"},
     ),
     Mode(
         "certify", f"{EXACT} lipschitz-constant --lipschitz-constant 1",
-        SAMPLING | RAY | CASES_OF | {"sigma", "dimension", "bound_method", "arithmetic", "max_radius"},
+        SAMPLING | RAY | CASES_OF | OF_CLAIM | {"sigma", "dimension", "bound_method", "arithmetic", "max_radius"},
         {"norm": "linf", "certificates": "exact", "noise": "bands"},
     ),
     Mode(
         "certify", "--alpha 0.76 --noise bands",
-        (SAMPLING - {"gate", "shard"}) | PLAIN | RAY | {"sigma", "certificates", "norm", "dimension"}, {"radii": "2,3"},
+        (SAMPLING - {"gate", "shard"}) | PLAIN | RAY | OF_CLAIM | {"sigma", "certificates", "norm", "dimension"}, {"radii": "2,3"},
     ),
     Mode("certify", "--alpha 0.76 --noise splitting", {"patch"}, only={"scale", "patch", "radii"}),
+    Mode(
+        "certify", f"{SMOOTH} --goal population --at-radius 0.2",
+        PLAIN | RAY | CASES_OF | STANDARD | {
+            "selection_samples", "settle", "relative_precision", "scores", "score_temperature", "gate", "bound",
+            "standard_temperature", "tuned", "certificates", "radii", "noise", "norm", "shard", "compiled",
+            "dimension", "all_at_once",
+        },
+        {"goal": "radii", "noise": "bands"},
+    ),
     Mode("recertify", "run", OF_FILES | {"rows", "best"}, {"sigmas": "0.5"}),
     Mode(
         "recertify", "log.tsv --sigma 0.5",
@@ -174,7 +184,7 @@ MODES = [
 
 VALUES = {
     "all_at_once": "",
-    "alpha": "0.8", "alphas": "0.5,1", "apart": "", "as_printed": "", "assume_selected": "", "at_radius": "0.3",
+    "alpha": "0.8", "alphas": "0.5,1", "apart": "", "as_printed": "", "assume_selected": "", "at_radius": "0.3", "at_least": "0.2",
     "attack": "apgd-ce", "autoattack": "", "batch_size": "7", "best": "", "beta": "0.9",
     "budget": "5000", "confidence": "0.9", "domain": "a box", "groups": "site=sites.txt", "per": "class", "unit": "volts",
     "bound": "clopper-pearson-two-sided", "bound_method": "interval", "arithmetic": "exact", "cases": "9", "certificate": "smoothing",
@@ -189,7 +199,7 @@ VALUES = {
     "learning_rate": "0.01", "like": "run", "lipschitz_constant": "2", "logits": "logits.npz",
     "scale": "2", "settle": "all", "match_clean_accuracy": "0.5", "max_radius": "2", "model_timeout": "9", "name": "mine", "names": "radii", "new_seed": "5",
     "noise_sigma": "0.3", "noisy_samples": "20", "noise": "splitting", "norm": "l2", "norms": "l2", "of": "logits",
-    "patch": "3", "output": "somewhere", "pin": "", "plain_alphas": "0.5", "plot": "other.png", "plot_format": "pdf", "precision": "bf16",
+    "patch": "3", "output": "somewhere", "pin": "", "plain_alphas": "0.5", "plot": "other.png", "plot_format": "pdf", "population": "distribution", "precision": "bf16",
     "preset": "cifar100", "price_per_hour": "2", "published": "cifar100", "quantile": "linear", "queries": "9",
     "r_d": "0.5", "r_d_sweep": "0.5", "radii": "0,0.1", "ratio": "yang", "ray_address": "auto",
     "dimension": "7", "relative_precision": "0.2", "reports": "json=report.json", "resize": "9", "restarts": "3",

@@ -52,7 +52,15 @@ SMALL_NETS = (
 )
 """Commands that run small nets where a page names none."""
 
-RIGHT = ("README.md", "ci.md", "howto-compromise.md", "howto-nuts.md", "nuts.md", "nuts-use.md")
+RIGHT = (
+    "README.md",
+    "ci.md",
+    "howto-compromise.md",
+    "howto-nuts.md",
+    "nuts.md",
+    "nuts-use.md",
+    "population.md",
+)
 """Pages whose certificates, and fits, want a robust model that is right."""
 
 ANSWERS = {"audit", "evidence", "falsify", "lipschitz", "verify"}
@@ -173,6 +181,8 @@ def shortened(words: list[str], robust: str = "noisy") -> list[str]:
         small = []
     if name == "certify" and {"margin", "lipschitz-constant", "bands", "splitting"} & set(words):
         small = small[:2]
+    if name == "certify" and "population" in words:
+        return [*found, "--images", "60", "--samples", "100", "--robust", f"nets.py:{robust}"]
     if name == "certify" and {"tune.npz", "test.npz"} & set(words):
         small = small[2:4]
     if name == "certify" and "fixed" in words and "--samples" in words:
