@@ -549,6 +549,9 @@ def _verify_population(
     work: dict[str, Any],
 ) -> Verification:
     """Draw what a claim about a population lacks, derive it again, and judge it."""
+    if request.budget is not None:
+        told = "a claim about a population draws images times samples at most"
+        raise ParameterError(f"budget = {request.budget:,}: {told}: leave it out")
     run = Path(request.runs) / identity_of(asked, loaded).folder_name()
 
     def there() -> tuple[int, int]:
