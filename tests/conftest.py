@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("short", settings(), max_examples=40)  # the long suite names another: .ci/run
+settings.load_profile("short")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a worker a core
-os.environ.setdefault(
-    "CERTMIX_SELFTEST_CASES", "20"
-)  # of each shipped property; `certmix selftest` takes more
+os.environ.setdefault("CERTMIX_SELFTEST_CASES", "20")  # certmix selftest takes more of each property
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers and commands compile nothing again
 sys.dont_write_bytecode = False
 
