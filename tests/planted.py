@@ -65,6 +65,7 @@ TAMPERED = {
     "input checksum": (recorded(input_checksum="0" * 64), "input checksums", "is not what the run stored"),
     "no noise": (recorded(noise_error=0.0), "noise", "the noise's error is"),
     "nothing lost": (recorded(lost=1e-12), "noise", "from the grid"),
+    "other noise": (described(lambda d: d["noise"].update(fingerprint="0" * 16)), "noise", "has the fingerprint"),
     "coordinates": (described(lambda d: d["noise"].update(coordinates=1)), "noise", "run.json says otherwise"),
     "split": (described(lambda d: d["failure_budget"].update(split={"p": 0.001, "q": 0.001})),
               "failure budget", "splits it as"),

@@ -36,7 +36,7 @@ from certmix.sampling import resolve_device
 from certmix.sampling.ballots import LEVELS
 from certmix.sampling.grid import lost_by
 from certmix.sampling.law import noise_error
-from certmix.sampling.noise import STREAMS, NoiseKey
+from certmix.sampling.noise import STREAMS, NoiseKey, noise_fingerprint
 from certmix.sampling.schedule import look, looks, share
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
@@ -318,6 +318,9 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
     def wrong(check: str, row: int, text: str) -> None:
         faults[check].append((index := int(records.indices[row]), f"input {index}{text}"))
 
+    told, own = (stored or {}).get("fingerprint"), noise_fingerprint(request.smoothing, "cpu")
+    if is_whole(coordinates) and told != own:
+        faults["noise"].append((None, f"run.json says the noise has the fingerprint {told}, it is {own}"))
     for row, fault in impossible(records, request, run.classes):
         wrong("counts", row, f": {fault}")
     for row, text in _off_schedule(records, fixed):

@@ -35,6 +35,7 @@ from certmix.sampling import Sampler, looks, resolve_device
 from certmix.sampling.ballots import LEVELS, Ballots
 from certmix.sampling.devices import full_float32
 from certmix.sampling.enumerated import Shown
+from certmix.sampling.noise import noise_fingerprint
 from certmix.sampling.packing import Draw, Part
 from certmix.sampling.rows import ballots_of
 from certmix.types import Dataset, FloatArray, IntArray
@@ -379,6 +380,9 @@ def _votes_again(again: Again, request: CertifyRequest) -> list[CheckResult]:
     size = unit if unit > 1 else run.description.get("batch_size")
     if size is not None and not (is_whole(size) and 1 <= size < 1 << 20):
         raise RunError(f"{run.folder}: batch size {size!r} is none: restore the run")
+    noises = {noise_fingerprint(request.smoothing, device) for device in ("cpu", again.device)}
+    if len(noises) > 1:
+        raise RunError(f"{again.device} makes other noise than a CPU ({', '.join(noises)}): use --device cpu")
     by_run, by_new = (
         Sampler(
             again.module, run.classes, request.smoothing, seed, device=again.device,

@@ -76,6 +76,15 @@ def test_rounds_as_on_a_gpu_give_the_same(monkeypatch):
     same(alone, records(450, samples=1000))
 
 
+def test_a_run_does_not_go_on_with_other_noise(problem, command, monkeypatch):
+    options = (*problem.options, "--samples", 200, "--output", "run")
+    assert command("certify", *options, "--images", 2).code == 0
+    monkeypatch.setattr(sampled, "noise_fingerprint", lambda smoothing, device: "of another device")
+    done = command("certify", *options, "--images", 4)
+    assert done.code == 2
+    assert "noise made here has the fingerprint of another device, that of the run " in done.err
+
+
 def as_on_a_gpu(monkeypatch):
     for one in (sampled.AHEAD, sampled.BATCHES, sampled.MOST_IMAGES):
         monkeypatch.setitem(one, "cpu", one["cuda"])

@@ -11,10 +11,11 @@ from numba import njit
 from scipy import stats
 
 from certmix.errors import ParameterError
+from certmix.radii.smoothings import Smoothing
 from certmix.sampling import noise as module
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_law
-from certmix.sampling.noise import STREAMS, Noise, NoiseKey, noise_integers, on_device
+from certmix.sampling.noise import STREAMS, Noise, NoiseKey, noise_fingerprint, noise_integers, on_device
 
 CPU = torch.device("cpu")
 
@@ -171,3 +172,17 @@ def test_golden_noise():
 
 
 GOLDEN = [[4316, -6434, -3952, 3621, -1792], [4715, 4982, -4654, -4206, 5652]]
+
+
+def test_a_fingerprint_is_of_the_noise_that_any_device_makes(monkeypatch):
+    """The operations of GPUs, here on the CPU, make the chunk that the CPU's kernel makes."""
+    found = {sigma: noise_fingerprint(Smoothing.of(sigma), "cpu") for sigma in (0.25, 0.5)}
+    assert found[0.5] == "6db8821244df86d2" != found[0.25]
+
+    class AsOnAGpu(Noise):
+        def __init__(self, *given):
+            super().__init__(*given)
+            self._table = on_device(self.law, self.device)
+
+    monkeypatch.setattr("certmix.sampling.noise.noise_of", AsOnAGpu)
+    assert {sigma: noise_fingerprint(Smoothing.of(sigma), "cpu") for sigma in found} == found
