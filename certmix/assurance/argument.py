@@ -11,8 +11,9 @@ import jinja2
 
 from certmix.assurance.facts import Facts
 from certmix.assurance.in_toto import TEST_RESULT
+from certmix.assurance.limits import POPULATION
 from certmix.tables import render
-from certmix.tables.words import PATCH, summary_table
+from certmix.tables.words import PATCH
 from certmix.text import plain_decimal
 from certmix.verification.outputs import escaped, markdown
 
@@ -24,6 +25,7 @@ FILES = {
     "verification.xml": "the same as JUnit",
     "proof.json": "counts, bounds, radii and inequalities behind the table",
     "check_proof.py": "checks the proof without certmix",
+    "check_population.py": "checks the proof of a claim about a population without certmix",
     "report.html": "the run as a page, without pictures of inputs",
 }
 """Files of the evidence, and what they are."""
@@ -32,7 +34,7 @@ LETTERS = {"robust classifier": " [V]", "standard classifier": " [V]", "data": "
 
 def argument_of(facts: Facts, made: Collection[str], left_out: dict[str, str]) -> str:
     """Return the stub; `made` are the files of the evidence, and `left_out` says why others are not there."""
-    table = "" if facts.summary is None else render(summary_table(facts.summary), "markdown")
+    table = "" if facts.table is None else render(facts.table, "markdown")
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -58,12 +60,13 @@ def _domain(facts: Facts) -> list[tuple[str, str]]:
         names = ("resize", "crop", "standard_normalize", "robust_normalize")
         told = [f"{name.replace('_', ' ')} {sources[name]}" for name in names if sources.get(name)]
         box, all_of = data.get("input_range"), f"{data['inputs']:,}"
-        inputs = f"all {all_of}" if count == "all" else f"{count:,} of {all_of}, evenly spread"
+        inputs = f"all {all_of}" if count == "all" else f"{count} of {all_of}, evenly spread"
+        if facts.kind == POPULATION:
+            inputs = f"draws at random from {all_of}"
         values, unit = "of any size" if box is None else f"from {box[0]:g} to {box[1]:g}", ""
         done = ", ".join(told) or "none by certmix"
-    norm = facts.summary.norm if facts.summary else "run's"
-    perturbed = f"all changes of an input of at most the radius in the {norm} norm{unit}"
-    if norm == PATCH:
+    perturbed = f"all changes of an input of at most the radius in the {facts.norm} norm{unit}"
+    if facts.norm == PATCH:
         perturbed = "all changes of an input within a square of the size that the table names"
     return [
         ("inputs", f"{inputs}; {len(data['class_names'])} classes"), ("values", values),

@@ -9,13 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from certmix.assurance.limits import SAMPLED, Limit, limits_of
+from certmix.assurance.limits import POPULATION, SAMPLED, Limit, limits_of
 from certmix.assurance.private import Private
 from certmix.certification.publish import show
-from certmix.certification.request import CertifyRequest, Request
+from certmix.certification.request import CertifyRequest, Population, Request
 from certmix.errors import ParameterError, RunError
 from certmix.files import BULK, digest_of, read_file
 from certmix.runs.folder import DATABASE, DESCRIPTION, with_paths
+from certmix.tables.table import Table
+from certmix.tables.words import summary_table
 from certmix.types import Summary
 from certmix.verification.checks import SAMPLED_AGAIN, Outcome, worst
 from certmix.verification.judge import Judgement
@@ -43,15 +45,15 @@ class Artefact:
 class Facts:
     """What is told of one verification; nothing in it is private.
 
-    `summary` is None where a check failed: nobody vouches for its figures.  `guarantee` is the name and
-    SHA-256 of the file that was verified, None of a run.
+    `summary` is the table of a claim about a population, and None where a check failed: nobody vouches for
+    the figures.  `guarantee` is the name and SHA-256 of the file that was verified, None of a run.
     """
 
     found: Verification
     how: dict[str, Any]
     described: dict[str, Any]
-    request: Request
-    summary: Summary | None
+    request: Request | Population
+    summary: Summary | Table | None
     artefacts: tuple[Artefact, ...]
     guarantee: tuple[str, str] | None
     time: str
@@ -66,7 +68,21 @@ class Facts:
     @property
     def kind(self) -> str:
         """How the run certifies, as in `certmix.assurance.limits`."""
+        if isinstance(self.request, Population):
+            return POPULATION
         return SAMPLED if isinstance(self.request, CertifyRequest) else self.request.certificate
+
+    @property
+    def table(self) -> Table | None:
+        """The table of the run, None where nobody vouches for its figures."""
+        return summary_table(self.summary) if isinstance(self.summary, Summary) else self.summary
+
+    @property
+    def norm(self) -> str:
+        """The norm of the radii, in words."""
+        if isinstance(self.summary, Summary):
+            return self.summary.norm
+        return str(self.summary.data["norm"]) if self.summary and self.summary.data else "run's"
 
     @property
     def limits(self) -> list[Limit]:
@@ -158,12 +174,17 @@ def _last(path: str) -> str:
     return os.path.basename(path.replace("\\", "/").rstrip("/"))
 
 
-def _shown(run: Path, private: Private) -> Summary:
+def _shown(run: Path, private: Private) -> Summary | Table:
     """Return the table of a run, with names and notes that tell nothing private."""
-    summary = show(run)
-    names = ("data", "standard", "robust", "notes", "details")
+    summary: Any = show(run)
+    names = (
+        "data",
+        "notes",
+        "details",
+        *(("records",) if isinstance(summary, Table) else ("standard", "robust")),
+    )
     texts: dict[str, Any] = {name: private.plain(getattr(summary, name)) for name in names}
-    return replace(summary, **texts)
+    return replace(summary, **texts)  # type: ignore[no-any-return]
 
 
 def _artefacts(run: Path, described: dict[str, Any]) -> Iterator[Artefact]:

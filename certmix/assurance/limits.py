@@ -6,8 +6,10 @@ import re
 from typing import NamedTuple
 
 SAMPLED, MARGIN, CONSTANT, ENUMERATED = "sampled", "margin", "lipschitz-constant", "enumerated"
-KINDS = (SAMPLED, MARGIN, CONSTANT, ENUMERATED)
-"""How a run certifies: from samples, by bound propagation, from a constant that was given, from all cases."""
+POPULATION = "population"
+KINDS = (SAMPLED, MARGIN, CONSTANT, ENUMERATED, POPULATION)
+"""How a run certifies: from samples, by bound propagation, from a constant that was given, from all cases; or
+what it claims of a population."""
 
 
 class Limit(NamedTuple):
@@ -52,7 +54,7 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
             "the certificate is about the exact average $h$; a deployed mix estimates it from samples",
             "`SmoothedClassifier.predict` and `SmoothedMixture.predict` abstain unless their own votes "
             "establish the class",
-            (SAMPLED,),
+            (SAMPLED, POPULATION),
         ),
         Limit(
             "images of other than 8-bit values",
@@ -62,6 +64,12 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
         ),
     ),
     "figures": (
+        Limit(
+            "any one input of a claim about a population",
+            "at least this share of the population is certified; which inputs, is not said",
+            "certificates of inputs, without [`--goal population`](population.md)",
+            (POPULATION,),
+        ),
         Limit(
             "all inputs at once",
             "the failure probability is one input's: of 10,000 at 0.001, ten certificates may be wrong",
@@ -91,7 +99,7 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
             "seeds tried until it passes",
             "each try has its own failure probability",
             "fix the seed beforehand",
-            (SAMPLED,),
+            (SAMPLED, POPULATION),
         ),
     ),
     "machine": (
@@ -108,14 +116,14 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
             "Philox's are taken to be independent and uniform; nothing else is "
             "[assumed of the noise](noise.md)",
             "",
-            (SAMPLED,),
+            (SAMPLED, POPULATION),
         ),
         Limit(
             "rows of a batch",
             "that a row's answer depends neither on its place nor on other rows is "
             "[checked on one batch](noise.md#rows-of-a-batch), not on all",
             "a batch size that divides 100",
-            (SAMPLED,),
+            (SAMPLED, POPULATION),
         ),
         Limit(
             "code that bounds cannot see",

@@ -11,6 +11,7 @@ from typing import Any
 from certmix.assurance.facts import LETTERS, Facts
 from certmix.bounds import clopper_pearson
 from certmix.files import digest_of
+from certmix.tables.table import Table
 from certmix.tables.words import PATCH, classifier_label, deterministic, radius_heading
 from certmix.text import ceil_digits, floor_digits, known, plain_decimal
 from certmix.types import Summary
@@ -95,7 +96,9 @@ def _properties(facts: Facts) -> list[dict[str, str]]:
         "certmix:python": facts.described["versions"].get("python"),
         "certmix:device": facts.described["device_name"],
     }  # fmt: skip
-    if summary is not None:
+    if isinstance(summary, Table):
+        said["certmix:claim"] = "; ".join([summary.title, summary.settings, *summary.notes])
+    elif summary is not None:
         delta = "none: deterministic" if deterministic(summary) else summary.failure_probability
         said |= {
             "certmix:norm": summary.norm, "certmix:inputs": summary.images,
@@ -129,8 +132,14 @@ def _card(facts: Facts) -> dict[str, Any]:
 
 def _metrics(facts: Facts) -> Iterator[dict[str, Any]]:
     """Yield the figures of a run that no check contradicts, and those that requirements were held against."""
-    if facts.summary is not None:
+    if isinstance(facts.summary, Summary):
         yield from _table_metrics(facts.summary)
+    elif facts.summary is not None and (claim := facts.summary.data):
+        told = f"share of the population ({claim['population']}) that is right and certified"
+        least = float(claim["lower_bound"])
+        yield _metric(
+            f"{told} at {facts.norm} radius {radius_heading(claim['radius'])}, at least", least, least
+        )
     for one in facts.found.judgements:
         if known(one.value):
             found = _metric(f"requirement {one.requirement}: {one.outcome}", one.value, one.lower)

@@ -14,6 +14,7 @@ from typing import Any
 from certmix.assurance.argument import FILES, argument_of
 from certmix.assurance.facts import Facts, facts_of
 from certmix.assurance.in_toto import statement_of
+from certmix.assurance.limits import POPULATION
 from certmix.assurance.ml_bom import bom_of
 from certmix.certification.publish import refuse_unfinished
 from certmix.errors import CertmixError, ParameterError, RunError, describe
@@ -24,7 +25,8 @@ from certmix.runs.folder import DESCRIPTION
 from certmix.runs.sources import Sources
 from certmix.tables.result import Result
 from certmix.tables.table import Table
-from certmix.verification import check_proof
+from certmix.types import Summary
+from certmix.verification import check_population, check_proof
 from certmix.verification.judge import write_proof
 from certmix.verification.outputs import FORMATS
 from certmix.verification.request import VerifyRequest
@@ -145,17 +147,21 @@ def _files(facts: Facts, run: Path) -> dict[str, bytes]:
         left_out |= dict.fromkeys(("proof.json", "report.html"), "a check of the run fails.")
     else:
         shown, plain = read_page_run(run, 0), facts.private.plain
-        assert shown.certified is not None
+        own: dict[str, Any] = {"tables": (facts.summary,)}
+        if shown.certified is not None and isinstance(facts.summary, Summary):
+            own = {"certified": replace(shown.certified, summary=facts.summary)}
         page = replace(
             shown, name=facts.name, parameters=plain(shown.parameters), provenance=plain(shown.provenance),
-            commands=plain(shown.commands), certified=replace(shown.certified, summary=facts.summary),
+            commands=plain(shown.commands), **own,
         )  # fmt: skip
         files["report.html"] = facts.private.known(render([page])).encode()
         try:
             with TemporaryDirectory() as place:
                 write_proof(run, Path(place) / "proof.json")
                 files["proof.json"] = read_file(Path(place) / "proof.json")
-            files["check_proof.py"] = read_file(check_proof.__file__)
+            script = check_population if facts.kind == POPULATION else check_proof
+            source = Path(str(script.__file__))
+            files[source.name] = read_file(source)
         except ParameterError as error:
             left_out["proof.json"] = f"{error}."
     files["statement.json"] = _json(statement_of(facts, files))

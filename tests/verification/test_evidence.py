@@ -101,7 +101,8 @@ def metrics(bom: dict[str, Any]) -> dict[str, tuple[str, ...]]:
 def test_evidence_is_valid_and_says_what_was_verified(evidence, kind):
     made = evidence(kind)
     assert made.exit_code == 0
-    assert set(FILES) - set(made.files) == ({"proof.json", "check_proof.py"} if kind == "margin" else set())
+    proof = {"proof.json", "check_proof.py"} if kind == "margin" else set()
+    assert set(FILES) - set(made.files) == proof | {"check_population.py"}
     assert {path.name: digest_of(path.read_bytes()) for path in made.folder.iterdir()} == made.files
 
     told = read(made, "statement.json")
@@ -219,7 +220,7 @@ def test_the_same_input_gives_the_same_bytes_but_for_the_time(evidence, runs, tm
     first = evidence("lipschitz")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
     dated = certmix.evidence(runs["lipschitz"], tmp_path / "dated", progress=False, **HOW)
-    differ = {name for name in FILES if dated.files[name] != first.files[name]}
+    differ = {name for name in first.files if dated.files[name] != first.files[name]}
     assert differ == {"ml-bom.cdx.json", "argument.md", "statement.json"}
     assert read(dated, "ml-bom.cdx.json")["metadata"]["timestamp"] == "1970-01-02T00:00:00Z"
     again = certmix.evidence(runs["lipschitz"], tmp_path / "again", progress=False, **HOW)
@@ -236,6 +237,28 @@ def test_the_seed_is_drawn_and_told(runs, tmp_path):
     assert (
         f"chosen by seed {how['annotations']['new_seed']}" in (made.folder / "verification.json").read_text()
     )
+
+
+def test_a_claim_about_a_population(named, tmp_path):
+    run = tmp_path / "run"
+    certmix.certify(
+        sigma=0.25, alpha=0.76, data=named["data"], robust=named["robust"], goal="population", at_radius=0.1,
+        samples=100, images=30, output=run, progress=False,
+    )  # fmt: skip
+    made = certmix.evidence(run, tmp_path / "told", progress=False, **HOW)
+    assert (made.result, made.exit_code) == ("WARNED", 0)
+    check_statement(read(made, "statement.json"))
+    ((name, values),) = metrics(check_bom((made.folder / "ml-bom.cdx.json").read_text())).items()
+    assert name == "share of the population (data) that is right and certified at l2 radius >= 0.1, at least"
+    least = certmix.certification.publish.show(run).data["lower_bound"]
+    assert len(values) == 2 and all(float(value) <= least < float(value) + 1e-6 for value in values)
+    words = [sys.executable, made.folder / "check_population.py", made.folder / "proof.json"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "proved\n"
+    argument = (made.folder / "argument.md").read_text()
+    assert (
+        "any one input of a claim about a population" in argument and "true robust accuracy" not in argument
+    )
+    assert "nothing is claimed of any one input" in (made.folder / "report.html").read_text()
 
 
 class Bright(nn.Module):
