@@ -20,6 +20,7 @@ from scipy.stats import binom
 
 from certmix.certification.request import Population
 from certmix.certification.stopping import thresholds
+from certmix.data.scales import about_scale
 from certmix.errors import ParameterError, RunError
 from certmix.runs.store import Store
 from certmix.sampling.law import noise_error
@@ -280,11 +281,16 @@ def table_of(
     of = f"the data set {whose}" if request.population == "data" else (
         f"the distribution that the inputs of {whose} are independent draws of"
     )  # fmt: skip
-    decision = {None: "-", True: "shown", False: "not shown"}[claim.reached]
+    asked: list[tuple[str, Any]] = []
+    if claim.at_least is not None:
+        decision = "shown" if claim.reached else "not shown"
+        asked = [("asked for", Share(claim.at_least)), ("claim", decision)]
+    norm = str(about.get("norm", "l2"))
     notes = [
+        *about.get("notes", ()),
         f"Of the population, at confidence 1 - delta = {confidence}: nothing is claimed of any one input.",
         f"The population is {of}. Shown: at least this share of it is right, and proved to stay so within "
-        f"the l2 radius, whatever g is.",
+        f"the {norm} radius, whatever g is.",
         f"One failure probability, {delta}, for the whole claim, however many inputs were drawn.",
     ]
     if claim.reached is False:
@@ -303,19 +309,20 @@ def table_of(
     mean_samples = claim.samples / claim.draws if claim.draws else 0.0
     return Table(
         name="population-claim",
-        title=f"Share of the population (%), right and certified at l2 radius >= {as_given(claim.radius)}",
+        title=f"Share of the population (%), right and certified at {norm} radius >= "
+        f"{as_given(claim.radius)}",
         settings=f"sigma = {as_given(request.sigma)}, alpha = {plain_decimal(request.alpha)}, n at most "
         f"{request.samples:,} samples a draw ({mean_samples:,.0f} on average), "
         f"failure probability {delta} for the whole claim, {claim.draws:,} draws",
-        headings=("population", "at least", "asked for", "claim", "draws", "samples"),
-        rows=((request.population, Share(claim.lower_bound), Share(claim.at_least), decision, claim.draws,
-               claim.samples),),
+        headings=("population", "at least", *(name for name, _ in asked), "draws", "samples"),
+        rows=((request.population, Share(claim.lower_bound), *(cell for _, cell in asked), f"{claim.draws:,}",
+               f"{claim.samples:,}"),),
         notes=tuple(notes), details=tuple(details), complete=complete,
         extent=f"{claim.draws:,} of at most {request.draws(inputs):,} draws",
         data={
             "schema_version": SCHEMA_VERSION, "goal": "population", "population": request.population,
             "data": data, "inputs": inputs, "sigma": request.sigma, "alpha": request.alpha,
-            "norm": "l2", "radius": claim.radius, "lower_bound": claim.lower_bound,
+            "norm": norm, "radius": claim.radius, "lower_bound": claim.lower_bound,
             "at_least": claim.at_least, "reached": claim.reached, "out_of_reach": claim.out_of_reach,
             "failure_probability": claim.failure_probability, "draws": claim.draws,
             "most_draws": request.draws(inputs), "accepted": claim.accepted, "samples": claim.samples,
@@ -347,10 +354,8 @@ def derive(request: Population, store: Store, described: Mapping[str, Any]) -> C
     data, noise = described["data"], described["noise"]
     inputs, coordinates = int(data["inputs"]), int(noise["coordinates"])
     claim = claim_of(request, coordinates, inputs, votes_in(store, len(looks_of(request.samples))))
-    scale = (data.get("settings") or {}).get("feature_scale")
-    about: dict[str, Any] = {"robust": described["models"]["robust"]["name"], "feature_scale": scale}
-    if scale:
-        about["details"] = ["Noise and the radius count the feature scale (docs/data.md)."]
+    about = about_scale(data.get("settings"), [request.at_radius])
+    about["robust"] = described["models"]["robust"]["name"]
     complete = claim.ended or claim.draws >= request.draws(inputs)
     table = table_of(request, claim, data["name"], inputs, complete, **about)
     return Claimed(claim, table, request.draws(inputs))
