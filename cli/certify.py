@@ -203,6 +203,7 @@ Examples:
   certmix plan --scenario imagenet --sigma 0.5 --images 50000 --samples 100000 \\
       --throughput 5000 --workers 8 --price-per-hour 2
   certmix plan --like runs/small --images 10000 --workers 16
+  certmix plan --cases 255 --images 10000 --throughput 5000
 
 Throughput is noisy samples (forward passes) a second of one worker. --like RUN
 takes it from the run's records, with the inputs' difficulty and --samples, and
@@ -218,6 +219,10 @@ prints it: make a small run first.
     alpha="that of --like, or 0.76", radii="those of --like, or as of certify",
 )  # fmt: skip
 @click.option("--throughput", type=float, help="Samples a second of one worker.  [default: that of --like]")
+@click.option(
+    "--cases", type=int,
+    help="Votes of an input that is not sampled: columns of bands, 510 lambda of splitting.",
+)  # fmt: skip
 @click.option("--workers", type=int, default=1, help="How many share the work.")
 @click.option("--price-per-hour", type=float, help="What one worker costs in an hour, in any currency.")
 @click.option(
@@ -232,7 +237,7 @@ prints it: make a small run first.
 @format_option("table", "json")
 def plan(
     like: Path | None, scenario: str | None, format_: str, images: int, throughput: float | None,
-    workers: int, price_per_hour: float | None, classes: int | None, **asked: Any,
+    workers: int, price_per_hour: float | None, classes: int | None, cases: int | None, **asked: Any,
 ) -> int:  # fmt: skip
     """Estimate hours, cost, disk and memory of a certification.
 
@@ -240,9 +245,18 @@ def plan(
     ones, simulated with the stopping rule on inputs like those of a run, of a
     published log, or of a scenario. All assumptions are printed.
     """
-    from certmix.certification.plan import plan, truth_of
+    from certmix.certification.plan import plan, plan_cases, truth_of
     from certmix.certification.plan import scenario as images_of
 
+    if cases is not None:
+        idle = ["sigma", "samples", "radii", "selection_samples", "like", "scenario", "alpha"]
+        refuse_unused(idle, "is for runs that sample, not for --cases")
+        found = plan_cases(
+            cases, images=images, throughput=throughput, workers=workers, price_per_hour=price_per_hour,
+            classes=classes or 10,
+        )  # fmt: skip
+        out(json.dumps(found.as_dict(), indent=2) if format_ == "json" else _text(found))
+        return 0
     if like is not None and scenario is not None:
         raise ParameterError("--like and --scenario both say what the inputs are like: give one of them")
     sigma = asked.get("sigma")
@@ -269,9 +283,11 @@ def plan(
 
 def _text(found: Any) -> str:
     """Return the plan as a table with its assumptions."""
+    what = f"at most {found.samples:,} samples each, sigma {found.sigma or 0:g}, alpha {found.alpha:g}"
+    if found.sigma is None:
+        what = f"{found.samples:,} cases each"
     lines = [
-        f"{found.images:,} inputs, at most {found.samples:,} samples each, sigma {found.sigma:g}, "
-        f"alpha {found.alpha:g}, {found.classes:,} classes",
+        f"{found.images:,} inputs, {what}, {found.classes:,} classes",
         f"{found.workers:,} x {found.throughput:,.0f} samples a second",
         "",
         f"{'--goal':8}{'samples an image':>18}{'in total':>11}{'hours':>11}{'cost':>11}{'disk':>10}"
@@ -283,8 +299,10 @@ def _text(found: Any) -> str:
             f"{goal.goal:8}{goal.mean_samples:>18,.0f}{goal.total_samples:>11.2e}{goal.hours:>11,.2f}{cost:>11}"
             f"{_bytes(goal.disk_bytes):>10}{_bytes(goal.memory_bytes):>10}"
         )
-    fixed, radii = found.goals[0].total_samples, found.goals[1].total_samples
-    lines += ["", f"Sequential sampling (--goal radii) draws {fixed / radii:.1f} times fewer samples.", ""]
+    if found.sigma is not None:
+        fixed, radii = found.goals[0].total_samples, found.goals[1].total_samples
+        lines += ["", f"Sequential sampling (--goal radii) draws {fixed / radii:.1f} times fewer samples."]
+    lines += [""]
     return "\n".join([*lines, *found.assumptions])
 
 

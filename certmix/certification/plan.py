@@ -199,23 +199,16 @@ def plan(
             "no throughput: give --throughput, samples a second of one worker, or --like a run made here"
         )
     rate = 1.0 / measured if throughput is None and measured else throughput or 0.0
-    for name, value in (("throughput", rate), ("workers", workers), ("images", images)):
-        if not 0 < value < math.inf:
-            raise ParameterError(f"{name} = {value:g}: give a positive number")
-    if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
-        raise ParameterError(f"price per hour = {price_per_hour}: give a number of 0 or more")
+    _check(rate, workers, images, price_per_hour)
     shape = replace(truth, classes=classes or truth.classes)
     goals, gated = [], request.gated
     request = request.replace(gate=0.0, tuned=NO_ROW)
     for goal in GOALS:
         drawn, kept = _simulated(request.replace(goal=goal), shape)
         mean = float(drawn.mean()) + request.selection_samples
-        worker_hours = images * mean / rate / 3600
-        longest = (request.samples + request.selection_samples) / rate / 3600  # of one image, by one worker
-        hours = max(worker_hours / min(workers, images), min(longest, worker_hours)) + MODEL_SECONDS / 3600
-        paid = None if price_per_hour is None else price_per_hour * workers * hours
-        sizes = _sizes(shape, images, kept)
-        goals.append(PlannedGoal(goal, mean, images * mean, worker_hours, hours, paid, *sizes))
+        longest = request.samples + request.selection_samples  # of one image, by one worker
+        taken = _taken(images, mean, longest, rate, workers, price_per_hour)
+        goals.append(PlannedGoal(goal, *taken, *_sizes(shape, images, kept)))
     told = "as given, one worker's" if throughput is not None else "what that run had"
     assumptions = (
         *truth.doubts,
@@ -230,6 +223,57 @@ def plan(
         images, request.samples, request.sigma, request.alpha, shape.classes, workers, rate, price_per_hour,
         tuple(goals), assumptions,
     )  # fmt: skip
+
+
+def plan_cases(
+    cases: int,
+    *,
+    images: int,
+    throughput: float | None = None,
+    alpha: float = 0.76,
+    workers: int = 1,
+    price_per_hour: float | None = None,
+    classes: int = 10,
+) -> Plan:
+    """Return what a certification by votes on all cases would take, `cases` forward passes an image.
+
+    The rest is as for `plan`, but that there is nothing to simulate: one goal, ``all``.
+    """
+    if throughput is None:
+        raise ParameterError("no throughput: give --throughput, forward passes a second of one worker")
+    _check(throughput, workers, images, price_per_hour)
+    if cases < 1:
+        raise ParameterError(f"cases = {cases}: give a positive number, such as 32 columns or 255 offsets")
+    sizes = images * (200 + 8.0 * (cases + classes)), 250e6 + images * 16.0 * (cases + classes)
+    taken = _taken(images, cases, cases, throughput, workers, price_per_hour)
+    goal = PlannedGoal("all", *taken, *sizes)
+    assumptions = (
+        "All cases of an input are gone through: bands have as many as the image has columns, splitting "
+        "510 lambda.",
+        "Throughput is as given, one worker's. Workers are taken to be equally fast.",
+        f"A worker starts in {MODEL_SECONDS:.0f} s; you pay for all workers until the last one ends.",
+    )
+    return Plan(
+        images, cases, None, alpha, classes, workers, throughput, price_per_hour, (goal,), assumptions
+    )
+
+
+def _check(rate: float, workers: int, images: int, price_per_hour: float | None) -> None:
+    for name, value in (("throughput", rate), ("workers", workers), ("images", images)):
+        if not 0 < value < math.inf:
+            raise ParameterError(f"{name} = {value:g}: give a positive number")
+    if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
+        raise ParameterError(f"price per hour = {price_per_hour}: give a number of 0 or more")
+
+
+def _taken(
+    images: int, mean: float, longest: float, rate: float, workers: int, price_per_hour: float | None
+) -> tuple[float, float, float, float, float | None]:
+    """Return samples of an image and in all, the workers' hours, those that pass, and the cost."""
+    worker_hours, most = images * mean / rate / 3600, longest / rate / 3600
+    hours = max(worker_hours / min(workers, images), min(most, worker_hours)) + MODEL_SECONDS / 3600
+    paid = None if price_per_hour is None else price_per_hour * workers * hours
+    return mean, images * mean, worker_hours, hours, paid
 
 
 def _simulated(request: CertifyRequest, truth: Truth) -> tuple[np.ndarray, float]:
