@@ -13,6 +13,7 @@ from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError, ParameterError
 from certmix.files import write_atomically
 from certmix.radii import CERTIFICATES
+from certmix.radii.enumerated import EXACT, THEOREM
 from certmix.runs.settings import Option
 from certmix.tables.figure import PLOT_FORMATS
 from certmix.tables.formats import FORMATS
@@ -155,7 +156,7 @@ def _accuracy(_context: click.Context, _option: click.Parameter, text: str | Non
     "robust classifier of least sigma alone.",
 )  # fmt: skip
 @click.option(
-    "--certificate", "certificates", type=click.Choice(list(CERTIFICATES)), multiple=True,
+    "--certificate", "certificates", type=click.Choice([*CERTIFICATES, EXACT, THEOREM]), multiple=True,
     callback=lambda context, option, given: given or None, help="Repeatable.  [default: all]",
 )  # fmt: skip
 @click.option(
