@@ -127,9 +127,6 @@ def facts_of(found: Verification, request: VerifyRequest) -> Facts:
         told = next((one.message for one in found.checks if one.outcome is not Outcome.HOLDS), "no run")
         raise RunError(f"{found.target} reached no run to make evidence of ({told}): mend that, and repeat")
     run, target, stored = found.run, Path(found.target), load(found.run)
-    if isinstance(stored.request, Population):
-        told = f"{run} is a claim about a population"
-        raise RunError(f"{told}, which evidence has no form for: certmix verify --proof writes its proof")
     described = stored.description
     private = Private([str(found.target), str(run), request.runs, *_paths(described.get("sources"))])
     named = replace(

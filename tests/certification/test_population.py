@@ -254,7 +254,6 @@ OTHERS: dict[str, tuple[Callable, str]] = {
     "falsify": (lambda: ("falsify", "run"), "population"),
     "audit": (lambda: ("audit", "run"), "population"),
     "reproduce": (lambda: ("reproduce", "run"), "population"),
-    "evidence": (lambda: ("evidence", "run", "--output", "ev", "--run-code", "--resample", 0), "population"),
     "compare": (lambda: ("compare", "run", "run"), "population"),
     "guarantee": (
         lambda: ("guarantee", "init", "run", "--output", "g.toml"),
