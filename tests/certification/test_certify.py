@@ -238,7 +238,7 @@ WRONG = [
     ({"failure_probability": [0.1]}, r"^failure probability = \[0.1\] is of type"),
     ({"imges": 3}, r"^unknown options: imges: did you mean images\?"),
     ({"certificate": "exact"}, r"unknown options: certificate: did you mean certificates\?"),
-    ({"nonsense": 1}, "unknown options: nonsense: leave it out"),
+    ({"xyzzy": 1}, "unknown options: xyzzy: leave it out"),
     ({"robust": plane([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])}, "3"),
     ({"standard": plane([[1.0, 0.0]] * 3)}, "3"),
     ({"data": np.asarray(INPUTS)}, r"data of type ndarray"),
