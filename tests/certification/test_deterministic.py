@@ -296,10 +296,9 @@ def test_the_methods_are_those_of_bound_propagation():
 MARGIN = ("--certificate", "margin")
 REFUSED = [
     ((), "give --sigma"),
-    (("--sigma", 0.5, "--norm", "linf"), "margin gives linf or l2"),
-    (("--sigma", 0.5, *MARGIN), "leave --sigma out"),
+    (("--sigma", 0.5, *MARGIN), "leave --sigma, --noise and --scale out"),
     ((*MARGIN, "--certificate", "exact"), "ask for it alone"),
-    ((*MARGIN, "--norm", "l1"), "lipschitz-constant the norm"),
+    ((*MARGIN, "--norm", "l1"), "gives radii in linf or l2, not l1"),
     ((*MARGIN, "--radii", "1/0"), "1/255,2/255"),
 ]
 

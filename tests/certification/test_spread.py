@@ -174,7 +174,7 @@ def test_time_ends_a_task_after_a_batch_and_another_model_or_data_are_refused(pr
     named = Named.of(sources, sources.robust, loaded)
     request = Margin(0.76, norm="linf")
     parts = [Part(np.arange(k, k + 3), k) for k in (0, 3, 6)]
-    handler, found = proved._load(request, named, 3, "cpu"), []
+    handler, found = proved._load(request, named, 3, None, "cpu"), []
     assert [part.index for part in handler(parts, 0.0, found.append)] == [3, 6]
     assert handler(parts[1:], 1e9, found.append) == []
     assert [index for one in found for cell, index, _ in one.numbers if cell == "label"] == list(range(9))
