@@ -121,6 +121,8 @@ def shipped_for(request: Enumerated) -> str:
 
 def views_of(request: Request) -> Views | None:
     """Return what the robust model of a request is shown, None where that is the input itself."""
+    if isinstance(request, CertifyRequest):
+        return Views.of_noise(request.smoothing)
     return Views(request.noise, request.scale) if isinstance(request, Enumerated) else None
 
 

@@ -14,7 +14,7 @@ import torch
 
 from certmix.bounds.statistics import ScoreStatistics, plan, start, update
 from certmix.calling import call_model
-from certmix.certification.describe import Recipe, robust_of
+from certmix.certification.describe import Recipe, robust_of, views_of
 from certmix.certification.evaluate import (
     Bounded,
     Outcomes,
@@ -257,7 +257,8 @@ class Sampling(Recipe):
         """Return what makes, in another process, a handler of the same data and model."""
         request, passes = self.request, self._own
         robust = robust_of(request, self.sources)
-        named = Named.of(self.sources, robust, self.loaded, passes.device, request.smoothing.level)
+        level, views = request.smoothing.level, views_of(request)
+        named = Named.of(self.sources, robust, self.loaded, passes.device, level, views)
         return partial(_load, request, named, passes)
 
 

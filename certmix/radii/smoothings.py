@@ -35,6 +35,8 @@ SMOOTHINGS = LazyTable({
         GAUSSIAN, "normal noise", "its standard deviation", {"l2": CERTIFICATES},
         law="certmix.sampling.gaussian:weights",
     ),
+    "laplace": "certmix.radii.laplace:KIND", "uniform": "certmix.radii.uniform:KIND",
+    "ablation": "certmix.radii.ablation:KIND",
     "splitting": "certmix.radii.enumerated:SPLITTING", "bands": "certmix.radii.enumerated:BANDS",
 })  # fmt: skip
 """Kinds of smoothing by name; the first is the default."""
@@ -118,27 +120,26 @@ class Smoothing:
         return next(iter(self.entry.certificates))
 
     @property
-    def curves(self) -> tuple[str, ...]:
-        """The norms whose curves radii follow from: that asked for, else all that it is converted from."""
-        own = tuple(self.entry.certificates)
-        return (self.norm,) if self.norm in own else own
+    def curve(self) -> str:
+        """The norm whose curve radii follow from: that asked for, else the kind's own, which is converted."""
+        return self.norm if self.norm in self.entry.certificates else self.own_norm
 
     @property
     def converted_from(self) -> str | None:
         """The norm that radii are converted from, if they are."""
-        return None if self.norm in self.entry.certificates else self.curves[0]
+        return None if self.norm == self.curve else self.curve
 
     @property
     def certificates(self) -> Mapping[str, Certificate]:
         """The certificates by name."""
-        return self.entry.certificates[self.curves[0]]
+        return self.entry.certificates[self.curve]
 
     @property
     def needs_dimension(self) -> bool:
         """Whether radii depend on how many values, or pixels, an input has."""
-        rules = [rule for norm in self.curves for rule in self.entry.certificates[norm].values()]
-        return any((norm, self.norm) in _STRETCHES for norm in self.curves) or any(
-            rule.of_dimension for rule in rules
+        rules = self.entry.certificates[self.curve]
+        return (self.curve, self.norm) in _STRETCHES or (
+            self.kind != GAUSSIAN and any(rule.of_dimension for rule in rules.values())
         )
 
     @property
@@ -148,9 +149,10 @@ class Smoothing:
             f"sigma {self.scale:g}" if self.kind == GAUSSIAN else f"{self.kind} noise of scale {self.scale:g}"
         )
 
-    def stretch(self, norm: str) -> int:
-        """Return the square of what radii in `self.norm` times give those of a curve in `norm`."""
-        power = _STRETCHES.get((norm, self.norm), 0)
+    @property
+    def stretch(self) -> int:
+        """The square of what radii in `norm` times give those in the norm of the curve."""
+        power = _STRETCHES.get((self.curve, self.norm), 0)
         return self._dimension() ** power if power else 1
 
     def _dimension(self) -> int:
@@ -183,19 +185,14 @@ class Smoothing:
         rows
             Of which pair each radius is, where many are alike.
         """
-        best = None
-        for norm in self.curves:
-            rule = self.entry.certificates[norm][certificate]
-            more = {"dimension": self._dimension()} if rule.of_dimension else {}
-            found = np.atleast_1d(
-                rule.radius(p_lower, q_upper, self.scale, alpha, margin_slack=margin_slack, **more)
-            )
-            found = less_lost(found if rows is None else found[rows], lost)
-            if (stretch := self.stretch(norm)) > 1:
-                found = found / math.sqrt(stretch) * (1.0 - 4 * 2.0**-53)
-            best = found if best is None else np.maximum(best, found)
-        assert best is not None
-        return best
+        rule = self.certificates[certificate]
+        more = {"dimension": self._dimension()} if rule.of_dimension else {}
+        given = p_lower, q_upper, self.scale, alpha
+        found = np.atleast_1d(rule.radius(*given, margin_slack=margin_slack, **more))
+        found = less_lost(found if rows is None else found[rows], lost)
+        if (stretch := self.stretch) > 1:
+            found = found / math.sqrt(stretch) * (1.0 - 4 * 2.0**-53)
+        return found
 
 
 def norms_of(kind: str) -> tuple[str, ...]:

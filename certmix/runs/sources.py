@@ -405,7 +405,10 @@ def load_sources(
     robust_spec = sources.robust
     if robust_spec is None or isinstance(robust_spec, str):
         robust_spec = resolve_robust(robust_spec, sigma)
-    loaded = load_models(sources, robust_spec, device, say, dataset)
+    from certmix.sampling.enumerated import Views
+
+    views = Views.of_noise(Smoothing.of(sigma))
+    loaded = load_models(sources, robust_spec, device, say, dataset, views=views)
     robust = loaded.robust
     if (level := Smoothing.of(sigma).sigma) is not None:
         for warning in noise_warnings(robust.name, robust.noise_sigma, level, dataset.input_range):
@@ -446,14 +449,17 @@ def load_models(
         if role == "robust" and sources.denoiser is not None:
             found[role] = behind(sources.denoiser, found[role], device=device, say=say)
         if role == "robust" and views is not None:
-            found[role] = shown_by(found[role], views)
+            found[role] = shown_by(found[role], views, dataset)
     return Loaded(_fit(dataset, found, device, say), found.get("standard"), found["robust"])
 
 
-def shown_by(model: LoadedModel, views: Views) -> LoadedModel:
+def shown_by(model: LoadedModel, views: Views, dataset: Dataset) -> LoadedModel:
     """Return a base model behind the views of a kind of smoothing."""
+    from certmix.sampling.ablation import Opened
     from certmix.sampling.enumerated import Shown
 
+    if views.kind == "ablation":  # sampled views come with what is shown; plain inputs are all shown
+        return replace(model, module=Opened(model.module, dataset.read(0).shape))
     return replace(model, module=Shown(model.module, views))
 
 

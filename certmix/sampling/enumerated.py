@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from certmix.calling import call_model
 from certmix.errors import DataError
 from certmix.radii.enumerated import ENUMERATIONS
+from certmix.radii.smoothings import Smoothing
 from certmix.radii.splitting import LEVELS
 from certmix.sampling.bands import bands
 from certmix.sampling.rows import ballots_of, is_independent_of_place, not_finite
@@ -25,6 +26,11 @@ class Views:
 
     kind: str
     scale: float
+
+    @classmethod
+    def of_noise(cls, smoothing: Smoothing) -> Views | None:
+        """Return what random views show of inputs, None where noise is added to them."""
+        return None if smoothing.entry.law is not None else cls(smoothing.kind, smoothing.scale)
 
     def count(self, shape: tuple[int, ...]) -> int:
         """Return how many cases there are of an input; DataError or ParameterError if it has none."""

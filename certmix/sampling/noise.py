@@ -138,10 +138,10 @@ def _multiply(a: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
     return (product >> 32) & 0xFFFFFFFF, product & 0xFFFFFFFF
 
 
-def _words(key: NoiseKey, samples: Tensor, blocks: int, level: int) -> Tensor:
-    """The words (n, 4, blocks) of samples (n,) int64, as int64."""
+def philox_words(key: NoiseKey, samples: Tensor, blocks: int, level: int, begin: int = 0) -> Tensor:
+    """The words (n, 4, blocks) of samples (n,) int64, as int64, from block `begin` on."""
     k0, k1, low, high, stream = key.words
-    c0 = torch.arange(blocks, device=samples.device) | level << 28 | stream << 29
+    c0 = torch.arange(begin, begin + blocks, device=samples.device) | level << 28 | stream << 29
     c = [c0, samples[:, None], torch.full_like(c0, low), torch.full_like(c0, high)]
     for _ in range(_ROUNDS):
         high0, low0 = _multiply(c[0], _MULTIPLIERS[0])
@@ -165,7 +165,9 @@ def noise_integers(
     `samples`, int64 (n,), are the samples' numbers; `table` is from `on_device`, with the law's `bits`.
     """
     blocks, (entries, rest) = (coordinates + 3) // 4, table
-    first, second = (_words(key, samples, blocks, level).flatten(1)[:, :coordinates] for level in (0, 1))
+    first, second = (
+        philox_words(key, samples, blocks, level).flatten(1)[:, :coordinates] for level in (0, 1)
+    )
     cell = (first >> (31 - bits)) & ((1 << bits) - 1)
     entry, part = entries[cell], first & ((1 << (31 - bits)) - 1)
     threshold, alias = entry >> bits, entry & ((1 << bits) - 1)
@@ -195,6 +197,10 @@ class Noise:
         unit = None if ordered is None else torch.from_numpy(ordered.astype(np.float32).ravel())
         self._unit = None if unit is None else unit.to(device)
         self._table = on_device(self.law, device) if device.type == "cuda" else None
+
+    def seen(self, shape: torch.Size) -> torch.Size:
+        """Return the shape of what the network sees of an input: its own."""
+        return shape
 
     def steps(self, image: Tensor) -> Tensor:
         """Return an input's grid point, int32 (d,), its coordinates in the order of memory: channels last.

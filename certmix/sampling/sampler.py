@@ -216,7 +216,7 @@ class Sampler:
                         parts, after = cursor.fill(draws, size, alone)
                         if not parts:
                             return
-                        self._allocate(draws[0].image.shape, size)
+                        self._allocate(self._noise.seen(draws[0].image.shape), size)
                         for part in parts:
                             draw = draws[part.draw]
                             key = NoiseKey(self.seed, draw.index, draw.stream)
@@ -266,7 +266,7 @@ class Sampler:
 
         def is_independent(size: int) -> bool:
             if (shape, size) not in self._independent:
-                self._allocate(shape, size)
+                self._allocate(self._noise.seen(shape), size)
                 self._noise.fill(self._rows, point, NoiseKey(self.seed, draws[0].index, draws[0].stream), 0)
                 self._independent[shape, size] = is_independent_of_place(answered, self._batch)
                 if self._places_alike and not self._independent[shape, size]:

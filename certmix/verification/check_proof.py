@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import cache, partial, reduce
 from itertools import pairwise
+from math import comb, isqrt
 from typing import Any
 
 from flint import arb, ctx, fmpq
 
-SCALE, BINS = 65536, 64  # steps of a soft score, and bins; the scores of a sample add up to 1 within 2^-20
-EVERY_LOOK = "beta-binomial", "betting"  # bounds that hold at all numbers of samples at once
+SCALE, BINS, EVERY_LOOK = 65536, 64, ("beta-binomial", "betting")  # steps of scores, bins; time-uniform
 
 
 @cache
@@ -38,8 +38,7 @@ def binomial(e: Any, delta: arb, m: arb) -> arb:
         step = m / (1 - m) * (n - j) / (j + 1)  # it falls: what is left lies below a geometric series
         if j % 16 == 0 and step < 0.99 and term * 2.0**50 < total * (1 - step):
             return delta - total - arb(0).union(term * step / (1 - step))
-        term *= step
-        total += term
+        total += (term := term * step)
     return delta - total
 
 
@@ -75,36 +74,37 @@ def betting(e: Any, delta: arb, m: arb) -> arb:
     return ((capital / sum(map(arb, e["weights"]))).log() + delta.log()).min(mean(e) - m)
 
 
-def moved(p: arb, t: arb) -> arb:  # Phi(Phi^-1(p) + t)
+def moved(p: arb, t: arb, laplace: bool = False) -> arb:  # F(F^-1(p) + t), F normal; or F(F^-1(p) - t)
+    if laplace:
+        return p / t.exp() if not p >= 0.5 else 1 / (4 * r) if (r := (1 - p) * t.exp()) > 0.5 else 1 - r
     return ((2 * p).erfcinv() - t / arb(2).sqrt()).erfc() / 2 if p > 0 else arb(0)
 
 
 def layers(groups: list[int], mu: arb, t: arb, *means: arb) -> arb:
-    ends = [sum(groups[:k]) for k in range(len(groups) + 1)]
-    each = [[moved(p, t if a else -t) for p in means[a:b]] for a, b in pairwise(ends)]
-    own, *rivals = [sum(one, arb(0)) / len(one) for one in each]
+    ends = pairwise(sum(groups[:k]) for k in range(len(groups) + 1))
+    own, *rivals = [sum((moved(p, t if a else -t) for p in means[a:b]), arb(0)) / (b - a) for a, b in ends]
     return own - reduce(arb.max, rivals).min(1 - own + arb(2) ** -20) - mu
 
 
 def constant(of: str, _: Any, mu: arb, t: arb, *z: arb) -> arb:
-    odds = [(x - z[0]).exp() for x in z[1:]]
-    most, every = reduce(arb.max, odds), sum(odds)
-    if of == "probabilities":
-        return (1 - most) / (1 + every) - mu - 2 * t
-    return ((1 - mu) / (most + mu * every)).log() - (arb(2).sqrt() if of == "logits" else 2) * t
+    most, every = reduce(arb.max, odds := [(x - z[0]).exp() for x in z[1:]]), sum(odds)
+    logits = ((1 - mu) / (most + mu * every)).log() - (arb(2).sqrt() if of == "logits" else 2) * t
+    return (1 - most) / (1 + every) - mu - 2 * t if of == "probabilities" else logits
 
 
-FORMULAS: dict[str, Callable[..., arb]] = {
-    # Above 0: m lies below the mean of what was seen, e, but for the failure probability delta.
+FORMULAS: dict[str, Callable[..., arb]] = {  # above 0: m < mean of e but for delta; margin > mu up to sigma t
     "clopper-pearson": binomial, "clopper-pearson-two-sided": binomial, "beta-binomial": martingale,
     "betting": betting, "betting-fixed": betting, "bernstein": bernstein, "relative-entropy": entropy,
     "layers": entropy, "hoeffding": lambda e, d, m: mean(e) - (-d.log() / (2 * e["samples"])).sqrt() - m,
-    # Above 0: at distance sigma t, and nearer, the margin exceeds mu.
     "exact": lambda _, mu, t, p, q: moved(p, -t) - moved(q, t) - mu,
     "smoothing": lambda _, mu, t, p, q: moved(p / (1 + mu), -2 * t) - (q + mu) / (1 + mu),
     "lipschitz": lambda _, mu, t, p, q: p - q - mu - t * (2 / arb.pi()).sqrt(),
     "lipschitz-paper": lambda _, mu, t, p, q: p - q - mu - t * (8 / arb.pi()).sqrt(),
-    "exact, layers": layers,
+    "laplace": lambda _, mu, t, p, q: moved(p, t, True) + moved(1 - q, t, True) - 1 - mu,
+    "slope": lambda of, mu, t, p, q: p - q - mu - t * fmpq(*of["slope"]), "exact, layers": layers,
+    "box": lambda of, mu, t, p, q: p - q - mu - 2 + 2 * (1 - t / 2).max(arb(0)) ** of["D"],
+    "subsets": lambda of, mu, t, p, q: p - q - mu - 2 + 2 * arb(
+        fmpq(comb(of["D"] - int(t.unique_fmpz()), of["k"]), comb(of["D"], of["k"]))),
     **{f"constant of {of}": partial(constant, of) for of in ("logits", "each-logit", "probabilities")},
 }  # fmt: skip
 
@@ -112,6 +112,7 @@ FORMULAS: dict[str, Callable[..., arb]] = {
 def fails(proof: Any) -> Iterator[tuple[int | None, str]]:
     kept = json.dumps({name: part for name, part in proof.items() if name != "digest"}, sort_keys=True)
     budget, sigma = Fraction(proof["failure_probability"]), Fraction(proof["sigma"])
+    root = Fraction(isqrt((proof.get("stretch", 1) << 200) - 1) + 1, 1 << 100)  # of it, or more
     shares = {samples: Fraction(share) for samples, share in proof["shares"].items()}
     if hashlib.sha256(kept.encode()).hexdigest() != proof["digest"] or sum(shares.values()) > 1:
         yield None, "the file was changed, or looks may spend more than the failure probability"
@@ -133,9 +134,10 @@ def fails(proof: Any) -> Iterator[tuple[int | None, str]]:
                 p = [max(p[0], Fraction(0) if view["gate"] else 1 - (proof["classes"] - 1) * top - off)]
                 q = [[min(top, 1 - p[0] + off)]]
             means = [*(at - eps for at in p), *(at + eps for group in q for at in group)]
-            rests_on.append((json.dumps([len(p), *map(len, q)]), means or [*map(Fraction, view["logits"])]))
+            sizes = json.dumps(proof.get("of", [len(p), *map(len, q)]))
+            rests_on.append((sizes, means or [*map(Fraction, view["logits"])]))
         for row, radius, count in zip(proof["rows"], one["radii"], counts, strict=True):
-            alpha, t = Fraction(row["alpha"]), (Fraction(radius) + Fraction(one["lost"])) / sigma
+            alpha, t = Fraction(row["alpha"]), (Fraction(radius) * root + Fraction(one["lost"])) / sigma
             mu, (sizes, means) = 1 / alpha - 1 + Fraction(alpha < 1, 2**22), rests_on[row["view"]]
             if radius and not proved(row["certificate"], sizes, mu, t, *means):
                 yield one["index"], f"radius {radius} of {row['certificate']}, alpha {row['alpha']}"

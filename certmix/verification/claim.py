@@ -100,7 +100,7 @@ class Claim:
             done.append("8-bit values divided by 255")
         done += [f"{role}, inside: {text}" for role, text in norms.items()]
         at = [r for r in getattr(request, "radii", ()) if r > 0]
-        scales = about_scale(dataset.settings, at)
+        scales = about_scale(dataset.settings, at, norm=getattr(request, "norm", "l2"))
         request_norm = getattr(request, "norm", "l2")
         norm = scales.get("norm", request_norm)
         unit = terms.unit or UNIT

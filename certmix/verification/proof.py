@@ -20,7 +20,7 @@ from certmix.certification.evaluate import Evaluation, Outcomes, View
 from certmix.certification.request import CertifyRequest, Enumerated, Margin, Request
 from certmix.errors import ParameterError
 from certmix.files import digest_of
-from certmix.radii import CERTIFICATES
+from certmix.radii import CERTIFICATES, Smoothing
 from certmix.runs.records import Records, pieces
 from certmix.sampling.schedule import looks, share
 from certmix.types import CertifiedAccuracy, FloatArray, IntArray
@@ -38,6 +38,25 @@ _KINDS: dict[str, ModuleType] = {
 }
 
 
+_FORMULAS_OF = {
+    ("laplace", "l1"): "laplace", ("uniform", "l1"): "slope", ("uniform", "linf"): "box",
+    ("ablation", "l0"): "subsets",
+}  # fmt: skip
+"""Formulas of the exact certificate of other noise than Gaussian; Theorem 3.5 has a slope."""
+
+
+def _of_kind(smoothing: Smoothing) -> dict[str, Any]:
+    """Return the numbers of a kind that its formulas take, and how radii are converted."""
+    if smoothing.sigma is not None:
+        found: dict[str, Any] = {}
+    else:
+        d, k = smoothing.dimension or 1, int(smoothing.scale)
+        whole = smoothing.entry.whole
+        slope = [2 * k, d] if whole else [d if smoothing.curve == "linf" else 1, 1]
+        found = {"of": {"D": d, "k": k if whole else 0, "slope": slope}}
+    return found | ({"stretch": smoothing.stretch} if smoothing.converted_from else {})
+
+
 INEQUALITIES = {
     "clopper-pearson": "P[Bin(n, m) >= k] < delta",
     "clopper-pearson-two-sided": "P[Bin(n, m) >= k] < delta",
@@ -52,6 +71,10 @@ INEQUALITIES = {
     "smoothing": "Phi(Phi^-1((p - eps) / (1 + mu)) - 2 t) > (q + eps + mu) / (1 + mu)",
     "lipschitz": "p - q - 2 eps - mu > t sqrt(2 / pi)",
     "lipschitz-paper": "p - q - 2 eps - mu > t sqrt(8 / pi)",
+    "laplace": "F(F^-1(p - eps) - t) - 1 + F(F^-1(1 - q - eps) - t) > mu, F the law of Laplace noise",
+    "slope": "p - q - 2 eps - mu > t s, s the slope, the sum of two Lipschitz constants",
+    "box": "p - q - 2 eps - mu > 2 (1 - (1 - t / 2)^D)",
+    "subsets": "p - q - mu > 2 (1 - C(D - t, k) / C(D, k))",
     "exact, layers": "L(t) - min(max_i U_i(t), 1 - L(t) + 2^-20) > mu, of layers moved as in exact",
     "constant of logits": "ln((1 - mu) / (max_j o_j + mu sum_j o_j)) > sqrt(2) t, o_j = exp(z_j - z_y)",
     "constant of each-logit": "ln((1 - mu) / (max_j o_j + mu sum_j o_j)) > 2 t, o_j = exp(z_j - z_y)",
@@ -90,9 +113,15 @@ def proof_of(
     radii = np.stack([each.radius for each in found.radii]).T.tolist()
     common = zip(found.indices.tolist(), found.labels.tolist(), radii, strict=True)
     inputs = [{"index": index, "label": label, "radii": own} for index, label, own in common]
+    about, formulas = dict[str, Any](), dict[str, str]()
     if isinstance(request, CertifyRequest):
         assert isinstance(numbers, Evaluation)
-        sigma: float | str = request.smoothing.scale
+        smoothing = request.smoothing
+        sigma: float | str = 1.0 if smoothing.entry.whole else smoothing.scale
+        about = _of_kind(smoothing)
+        if smoothing.sigma is None:
+            curve = _FORMULAS_OF[request.noise, smoothing.curve]
+            formulas = {"exact": curve, "lipschitz": "slope"}
         delta, shares = request.of_one_input, _shares(request)
         views = list(numbers.views)
         layered = ", layers" if BOUNDS[request.bound].distribution else ""
@@ -107,7 +136,7 @@ def proof_of(
     rows = [
         {
             "classifier": row.classifier, "alpha": row.alpha, "view": views.index(row.gate),
-            "certificate": row.certificate + layered if names else layered,
+            "certificate": formulas.get(row.certificate, row.certificate) + layered if names else layered,
             "columns": list(request.radii),
             "certified": [round(part * len(inputs)) for part in table.certified_accuracy],
         }
@@ -125,7 +154,7 @@ def proof_of(
     proof = {
         "format": FORMAT, "sigma": sigma, "failure_probability": delta, "classes": classes, "shares": shares,
         "inequalities": {name: INEQUALITIES.get(name, "an added one") for name in sorted(names)},
-        "rows": rows, "inputs": [one | more for one, more in zip(inputs, rests_on, strict=True)],
+        **about, "rows": rows, "inputs": [one | more for one, more in zip(inputs, rests_on, strict=True)],
     }  # fmt: skip
     return proof | {"digest": digest_of(proof)}
 

@@ -103,11 +103,11 @@ def test_ties_of_the_first_word_are_settled_by_the_second_everywhere():
     law, key = noise_law(0.5), NoiseKey(3, 4)
     samples, coordinates = torch.arange(400), 3072
     blocks = coordinates // 4
-    first = module._words(key, samples, blocks, 0).flatten(1)
+    first = module.philox_words(key, samples, blocks, 0).flatten(1)
     entries, rest = on_device(law, CPU)
     cell = (first >> (31 - law.bits)) & ((1 << law.bits) - 1)
     ties = (first & ((1 << (31 - law.bits)) - 1)) == entries[cell] >> law.bits
-    own = module._words(key, samples, blocks, 1).flatten(1)[ties] < rest[cell[ties]]
+    own = module.philox_words(key, samples, blocks, 1).flatten(1)[ties] < rest[cell[ties]]
     assert len(own) >= 2 and own.any() and not own.all()
     by_torch = noise_integers(key, samples, coordinates, (entries, rest), law.bits)
     assert torch.equal(by_torch, draw(0, 400, shape=(coordinates,), seed=3, image=4))
@@ -133,7 +133,7 @@ def test_no_two_samples_share_bits():
         for image in (0, 1)
         for stream in STREAMS
         for level in (0, 1)
-        for word in module._words(NoiseKey(9, image, stream), torch.arange(8), 5, level)
+        for word in module.philox_words(NoiseKey(9, image, stream), torch.arange(8), 5, level)
         .movedim(1, 2)
         .reshape(-1, 4)
         .tolist()

@@ -37,6 +37,7 @@ from certmix.runs.cells import Progress
 from certmix.runs.folder import DESCRIPTION
 from certmix.runs.sources import Sources, load_models
 from certmix.sampling import resolve_device
+from certmix.sampling.enumerated import Views
 from certmix.tables.result import Result
 from certmix.tables.table import Quantity, Table
 from certmix.types import Dataset
@@ -295,7 +296,9 @@ def _load_target(
     except (KeyError, TypeError) as error:
         raise RunError(f"{run}/{DESCRIPTION} lacks {error}: only complete runs can be attacked") from None
     chosen = resolve_device(device)
-    loaded = load_models(named.replace(standard=None), robust, chosen, say, views=claims.views)
+    noise = claims.smoothing
+    views = claims.views or (None if noise is None else Views.of_noise(noise))
+    loaded = load_models(named.replace(standard=None), robust, chosen, say, views=views)
     data = loaded.dataset
     with closing(opened(run, data.classes)) as store:
         hold_original(run, described, store, loaded, chosen)

@@ -1,0 +1,90 @@
+"""Uniform noise: its curves in l1 and in linf, and the radii that follow; docs/uniform.md has the proofs.
+
+Each coordinate is uniform on [-lambda, lambda].  The boxes around x and x + d share a part s of their volume,
+and G_t(p) = p - (1 - s) for the smallest s of the ball: 1 - t / (2 lambda) in l1, and (1 - t / (2 lambda))^D
+in linf, of D values.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from certmix.radii._checks import Certificate, Kind, check_alpha, check_sigma, probability_pairs
+from certmix.radii._normal import EPS
+from certmix.radii.laplace import lipschitz_radius
+from certmix.types import FloatArray
+
+
+def uniform_radius(
+    p_lower: ArrayLike, q_upper: ArrayLike, scale: float, alpha: float, margin_slack: float = 0.0
+) -> FloatArray:
+    """Return ``lambda (p - q - mu)``: l1 radii, rounded down; Theorem 3.5 is tight here.
+
+    Parameters and errors are those of `certmix.radii.exact_radius`; `scale` is lambda.
+
+    Examples
+    --------
+    >>> uniform_radius(0.99, 0.01, scale=0.5, alpha=0.76).round(4)
+    np.float64(0.3321)
+    """
+    return lipschitz_radius(p_lower, q_upper, scale, alpha, margin_slack)
+
+
+def _share(p_lower: ArrayLike, q_upper: ArrayLike, alpha: float, margin_slack: float) -> FloatArray:
+    """Return less than (p - q - mu) / 2, the part of the volume that may be lost; at least 0."""
+    p, q = probability_pairs(p_lower, q_upper)
+    alpha = check_alpha(alpha, margin_slack)
+    return np.asarray(np.maximum(0.0, 0.5 * (p - q - (1.0 - alpha) / alpha) - 8 * EPS))
+
+
+def linf_radius(
+    p_lower: ArrayLike,
+    q_upper: ArrayLike,
+    scale: float,
+    alpha: float,
+    margin_slack: float = 0.0,
+    *,
+    dimension: int,
+) -> FloatArray:
+    """Return linf radii of inputs of so many values: ``2 lambda (1 - (1 - (p - q - mu)/2)^(1/D))``."""
+    lost = _share(p_lower, q_upper, alpha, margin_slack)
+    part = -np.expm1(np.log1p(-lost) / dimension) * (1.0 - 16 * EPS)
+    return np.asarray(2.0 * check_sigma(scale) * part * (1.0 - 4 * EPS))
+
+
+def linf_lipschitz_radius(
+    p_lower: ArrayLike,
+    q_upper: ArrayLike,
+    scale: float,
+    alpha: float,
+    margin_slack: float = 0.0,
+    *,
+    dimension: int,
+) -> FloatArray:
+    """Return linf radii of Theorem 3.5, Lip_inf = D / (2 lambda)."""
+    lost = _share(p_lower, q_upper, alpha, margin_slack)
+    return np.asarray(2.0 * check_sigma(scale) * lost / dimension * (1.0 - 4 * EPS))
+
+
+_EXACT = "the largest radius that the two probability bounds allow (Neyman-Pearson)."
+KIND = Kind(
+    "uniform", "uniform noise (l1, linf)", "lambda, the most that noise adds to a value",
+    {
+        "l1": {
+            "exact": Certificate("exact", "exact", _EXACT, uniform_radius, "l1"),
+            "lipschitz": Certificate(
+                "lipschitz", "lipschitz (Thm 3.5)", "Theorem 3.5 with Lip_1 = 1/(2 lambda), which is tight.",
+                lipschitz_radius, "l1",
+            ),
+        },
+        "linf": {
+            "exact": Certificate("exact", "exact", _EXACT, linf_radius, "linf", of_dimension=True),
+            "lipschitz": Certificate(
+                "lipschitz", "lipschitz (Thm 3.5)", "Theorem 3.5 with Lip_inf = D/(2 lambda).",
+                linf_lipschitz_radius, "linf", of_dimension=True,
+            ),
+        },
+    },
+    law="certmix.sampling.uniform:weights",
+)  # fmt: skip

@@ -1,0 +1,90 @@
+"""Ablation: k pixels of an input are shown, all sets of k equally likely, the others are hidden.
+
+Each pixel gets a random word, keyed as noise is (`certmix.sampling.noise`), and the k pixels of the smallest
+words are shown.  Words are independent and alike, so that every set is equally likely, given that the k-th
+word is not also the next one's: where it is, all words of that sample are drawn anew.
+
+The network sees images with one channel more: 1 where a pixel is shown, 0 where it is hidden, and hidden
+pixels are 0.  Of inputs that are no images each value is a pixel, and as many of 1 or 0 follow the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from certmix.errors import ParameterError
+from certmix.radii.smoothings import Smoothing
+from certmix.sampling.noise import NoiseKey, philox_words
+from certmix.types import FloatArray
+
+_MOST_PIXELS = 2**26
+
+
+def shown_pixels(key: NoiseKey, samples: Tensor, pixels: int, kept: int) -> Tensor:
+    """Return which pixels are shown in samples (n,) int64: bool (n, pixels), `kept` in each row."""
+    blocks = (pixels + 3) // 4
+    shown = torch.zeros((len(samples), pixels), dtype=torch.bool, device=samples.device)
+    open_, attempt = torch.arange(len(samples), device=samples.device), 0
+    while len(open_):
+        words = philox_words(key, samples[open_], blocks, 0, attempt * blocks).flatten(1)[:, :pixels]
+        found = words <= words.kthvalue(kept, dim=1, keepdim=True).values
+        good = found.sum(1) == kept
+        shown[open_[good]] = found[good]
+        open_, attempt = open_[~good], attempt + 1
+    return shown
+
+
+class Ablation:
+    """Copies of inputs on one device of which some pixels are shown, as the network sees them."""
+
+    def __init__(self, smoothing: Smoothing, device: torch.device, scale: FloatArray | None = None) -> None:
+        self.kept, self.device, self._images = int(smoothing.scale), device, True
+        if scale is not None:
+            raise ParameterError(
+                "feature scales have no effect on ablation, which adds no noise: leave them out"
+            )
+
+    def seen(self, shape: Sequence[int]) -> torch.Size:
+        """Return the shape of what the network sees of an input."""
+        return torch.Size((shape[0] + 1, *shape[1:]) if len(shape) == 3 else (2 * shape[0], *shape[1:]))
+
+    def steps(self, image: Tensor) -> Tensor:
+        """Return an input as pixels, float32 (pixels, channels), in the order of memory."""
+        self._images = image.ndim == 3
+        ordered = image.movedim(0, -1).flatten(0, 1) if self._images else image.reshape(-1, 1)
+        if len(ordered) <= self.kept or len(ordered) > _MOST_PIXELS:
+            raise ParameterError(
+                f"an input has {len(ordered):,} pixels, of which {self.kept:,} are to be kept: keep fewer, "
+                f"of at most {_MOST_PIXELS:,}"
+            )
+        return ordered.to(self.device, torch.float32).contiguous()
+
+    def fill(self, out: Tensor, steps: Tensor, key: NoiseKey, first: int) -> None:
+        """Write samples first, first + 1, ... (below 2^32) of an input into `out`, float32 (n, d)."""
+        if not 0 <= first <= 2**32 - len(out):
+            raise ParameterError(f"sample {first + len(out):,}: an input has at most 2^32 samples a stream")
+        samples = torch.arange(first, first + len(out), device=self.device)
+        shown = shown_pixels(key, samples, len(steps), self.kept).to(torch.float32)
+        if not self._images:
+            out.copy_(torch.cat([steps[:, 0] * shown, shown], 1))
+            return
+        mask = shown[:, :, None]
+        out.view(len(out), len(steps), -1).copy_(torch.cat([steps * mask, mask], 2))
+
+
+class Opened(nn.Module):
+    """A network that sees inputs with what is shown of them; a plain input, of `shape`, is all shown."""
+
+    def __init__(self, model: nn.Module, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.model, self.shape = model, tuple(shape)
+        self.eval()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.shape[1:] == self.shape:
+            inputs = torch.cat([inputs, torch.ones_like(inputs[:, :1] if inputs.ndim == 4 else inputs)], 1)
+        found: Tensor = self.model(inputs)
+        return found
