@@ -3,7 +3,6 @@
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import cache, partial, reduce
 from itertools import pairwise
@@ -16,8 +15,7 @@ SCALE, BINS, EVERY_LOOK = 65536, 64, ("beta-binomial", "betting")  # steps of sc
 
 
 @cache
-def proved(formula: str, seen: str, *numbers: Fraction) -> bool:
-    """Whether a formula of exact numbers is certainly above 0; False also where 4096 bits leave it open."""
+def proved(formula: str, seen: str, *numbers: Fraction) -> bool:  # above 0, for certain
     for bits in (64, 128, 256, 512, 1024, 2048, 4096):
         with ctx.workprec(bits):
             exact = [arb(fmpq(*x.as_integer_ratio())) for x in numbers]
@@ -92,7 +90,7 @@ def constant(of: str, _: Any, mu: arb, t: arb, *z: arb) -> arb:
     return (1 - most) / (1 + every) - mu - 2 * t if of == "probabilities" else logits
 
 
-FORMULAS: dict[str, Callable[..., arb]] = {  # above 0: m < mean of e but for delta; margin > mu up to sigma t
+FORMULAS: dict[str, Any] = {  # above 0: m < mean of e but for delta; margin > mu up to sigma t
     "clopper-pearson": binomial, "clopper-pearson-two-sided": binomial, "beta-binomial": martingale,
     "betting": betting, "betting-fixed": betting, "bernstein": bernstein, "relative-entropy": entropy,
     "layers": entropy, "hoeffding": lambda e, d, m: mean(e) - (-d.log() / (2 * e["samples"])).sqrt() - m,
@@ -109,7 +107,7 @@ FORMULAS: dict[str, Callable[..., arb]] = {  # above 0: m < mean of e but for de
 }  # fmt: skip
 
 
-def fails(proof: Any) -> Iterator[tuple[int | None, str]]:
+def fails(proof: Any) -> Any:  # yields (index or None, what)
     kept = json.dumps({name: part for name, part in proof.items() if name != "digest"}, sort_keys=True)
     budget, sigma = Fraction(proof["failure_probability"]), Fraction(proof["sigma"])
     root = Fraction(isqrt((proof.get("stretch", 1) << 200) - 1) + 1, 1 << 100)  # of it, or more
@@ -118,7 +116,7 @@ def fails(proof: Any) -> Iterator[tuple[int | None, str]]:
         yield None, "the file was changed, or looks may spend more than the failure probability"
     counts = [[0] * len(row["columns"]) for row in proof["rows"]]
     for one in proof["inputs"]:
-        eps, rests_on = Fraction(one["noise_error"]), []
+        eps, on = Fraction(one["noise_error"]), []
         for view in one["views"]:
             groups = [view["own"], *view["rivals"]]
             among = min(2, len(groups)) * (max(1, len(groups) - 1) if len(groups[0]) > 1 else 1)
@@ -135,10 +133,10 @@ def fails(proof: Any) -> Iterator[tuple[int | None, str]]:
                 q = [[min(top, 1 - p[0] + off)]]
             means = [*(at - eps for at in p), *(at + eps for group in q for at in group)]
             sizes = json.dumps(proof.get("of", [len(p), *map(len, q)]))
-            rests_on.append((sizes, means or [*map(Fraction, view["logits"])]))
+            on.append((sizes, means or [*map(Fraction, view["logits"])]))
         for row, radius, count in zip(proof["rows"], one["radii"], counts, strict=True):
             alpha, t = Fraction(row["alpha"]), (Fraction(radius) * root + Fraction(one["lost"])) / sigma
-            mu, (sizes, means) = 1 / alpha - 1 + Fraction(alpha < 1, 2**22), rests_on[row["view"]]
+            mu, (sizes, means) = 1 / alpha - 1 + Fraction(alpha < 1, 2**22), on[row["view"]]
             if radius and not proved(row["certificate"], sizes, mu, t, *means):
                 yield one["index"], f"radius {radius} of {row['certificate']}, alpha {row['alpha']}"
             if radius and one["views"][row["view"]]["selected"] == one["label"]:
@@ -148,5 +146,4 @@ def fails(proof: Any) -> Iterator[tuple[int | None, str]]:
 
 
 if __name__ == "__main__":
-    faults = [f"{index}: {text}" for index, text in fails(json.load(open(sys.argv[1], "rb")))]  # noqa: SIM115
-    sys.exit("\n".join(faults) or print("proved"))
+    sys.exit("\n".join(f"{i}: {x}" for i, x in fails(json.load(open(sys.argv[1], "rb")))) or print("proved"))  # noqa: SIM115

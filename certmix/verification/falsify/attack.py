@@ -24,6 +24,7 @@ from certmix.sampling.devices import full_float32
 from certmix.sampling.enumerated import Shown, Views
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
+from certmix.sampling.noise import NoiseKey, noise_of
 from certmix.sampling.packing import Draw
 from certmix.types import FloatArray, IntArray
 from certmix.verification.falsify.cases import Search, flips, lead_of, size_of, worst_point
@@ -220,7 +221,7 @@ def sampler_of(target: Target, claims: Claims, seed: int) -> Sampler:
 def smoothed_candidates(
     target: Target, claims: Claims, claim: Claim, image: Tensor, request: FalsifyRequest
 ) -> Tensor:
-    """Return points strictly within the l2 radius where h_y - max_i h_i seems smallest, y certified.
+    """Return points strictly within the radius where h_y - max_i h_i seems smallest, y certified.
 
     These are the last point, and up to `KEPT` others of lowest estimated margin.  The gradient of a smoothed
     margin is estimated by the mean, over noisy copies, of that of the logit difference z_y - z_i to the
@@ -237,11 +238,13 @@ def smoothed_candidates(
     generator = torch.Generator(target.device).manual_seed(seed)
     unit = target.unit(image)
     image = (image / unit).float()
-    ball = make_ball(image[None], "l2", math.nextafter(radius, 0.0), (-math.inf, math.inf))
+    if claims.norm == "l0":
+        return _hidden_candidates(target, claims, claim, image, request, generator)
+    ball = make_ball(image[None], claims.norm, math.nextafter(radius, 0.0), (-math.inf, math.inf))
     point, velocity = ball.centre, torch.zeros_like(image[None], dtype=torch.float64)
     visited: list[tuple[float, Tensor]] = []
     for step in range(steps + 1):
-        noise = torch.randn((request.copies, *image.shape), generator=generator, device=image.device)
+        noise = _unit_noise(claims.smoothing, (request.copies, *image.shape), generator, image.device, step)
         copies = point + claims.smoothing.scale * noise
         margin, slope = _margin_and_slope(
             target.module, copies, noise, claim.predicted, temperature, claims.gate, unit.float()
@@ -253,6 +256,60 @@ def smoothed_candidates(
             point = ball.ascend(point, velocity, torch.tensor([length], dtype=torch.float64).to(image.device))
     best = sorted(visited[:-1], key=lambda pair: pair[0])[:KEPT]
     return (torch.cat([visited[-1][1], *(candidate for _, candidate in best)]) * unit).float()
+
+
+def _unit_noise(
+    smoothing: Smoothing, shape: tuple[int, ...], generator: torch.Generator, device: torch.device, step: int
+) -> Tensor:
+    """Return noise (n, ...) of a kind in units of its scale."""
+    if smoothing.sigma is not None:
+        return torch.randn(shape, generator=generator, device=device)
+    made, zero = noise_of(smoothing, device), torch.zeros(shape[1:])
+    out = torch.empty((shape[0], zero.numel()), device=device)
+    key = NoiseKey(int(generator.initial_seed()) & (2**63 - 1), step)
+    made.fill(out, made.steps(zero), key, 0)
+    if len(shape) == 4:  # channels last
+        out = out.view(shape[0], shape[2], shape[3], shape[1]).movedim(-1, 1)
+    return out.reshape(shape) / smoothing.scale
+
+
+def _hidden_candidates(
+    target: Target, claims: Claims, claim: Claim, image: Tensor, request: FalsifyRequest, generator: Any
+) -> Tensor:
+    """Return points that differ in as many pixels as the radius, where h_y - max_i h_i seems smallest.
+
+    At each step the pixels that gain most by the gradient, over copies of which some pixels are shown, go to
+    the ends of the inputs' range: the projection of a long step on the ball.
+    """
+    assert claims.smoothing is not None
+    made, images = noise_of(claims.smoothing, image.device), image.ndim == 3
+    low, high = target.box or tuple(float(end) for end in image.aminmax())
+    pixels, point, found = int(claim.radius), image[None].clone(), [image[None]]
+    seen = made.seen(image.shape)
+    for step in range(request.steps):
+        out = torch.empty((request.copies, seen.numel()), device=image.device)
+        made.fill(out, made.steps(point[0]), NoiseKey(int(generator.initial_seed()) & (2**63 - 1), step), 0)
+        copies = out.view(-1, *seen[1:], seen[0]).movedim(-1, 1) if images else out
+        mask = copies[:, -1:] if images else copies[:, image.numel() :].view(-1, *image.shape)
+        temperature = claims.temperature if claims.scores == "soft" else None
+        _, slope = _margin_and_slope(
+            target.module, copies, copies, claim.predicted, temperature, claims.gate, torch.ones(())
+        )
+        slope = slope[:, : image.shape[0]] * (mask.amax(0) > 0)
+        gain = torch.maximum(slope * (point - low), slope * (point - high))  # how much the margin falls
+        each = gain.sum(1).flatten() if images else gain.flatten()
+        changed = torch.zeros_like(each, dtype=torch.bool)
+        changed[each.topk(min(pixels, len(each))).indices] = True
+        changed = changed.view(1, 1, *image.shape[1:]) if images else changed.view(1, *image.shape)
+        ends = torch.where(slope > 0, low, high).to(point.dtype)
+        point = torch.where(changed, ends, image[None])
+        found.append(point)
+    return torch.cat(found[-1 - KEPT :])
+
+
+def inside(norm: str, away: float, radius: float) -> bool:
+    """Return whether a distance lies in the ball that a certificate is about."""
+    return away <= radius if norm == "l0" else away < radius
 
 
 def _margin_and_slope(
@@ -415,7 +472,7 @@ def judge_smoothed(
         delta, soft = trial.failure_probability, score_margin_upper
         upper = vote_margin_upper(counts, own, rival, delta) if hard else soft(differences, delta)
     eps = noise_error(sampler.smoothing, point.numel())  # of each of the two probabilities
-    found = away < claim.radius and upper is not None and upper + 2 * eps < mu
+    found = inside(claims.norm, away, claim.radius) and upper is not None and upper + 2 * eps < mu
     return Attacked(
         claim, rival, away, margin, upper, mu, drawn, counts if hard else None, found, point.cpu().numpy()
     )
@@ -426,6 +483,9 @@ def _on_grid(
 ) -> tuple[Tensor, float]:
     """Return the grid point next to a point, pulled in until it lies in the ball, and its distance."""
     assert claims.smoothing is not None
+    if claims.norm == "l0":
+        changed = (point != image).any(0) if image.ndim == 3 else point != image
+        return point, float(changed.sum())
     grid, away, there = Grid.of(claims.smoothing, target.scale), math.inf, point
     centre = torch.from_numpy(grid.real(grid.nearest(image.cpu().numpy()).steps))
     # A certificate is about the 8-bit image, or about the float one: the larger distance counts.
