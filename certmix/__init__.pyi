@@ -1,6 +1,6 @@
 """Written by tests/stub.py from the fields of settings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from os import PathLike
 from pathlib import Path
@@ -11,6 +11,7 @@ from torch import nn
 from certmix.api import Run
 from certmix.assurance.pack import Evidence as Evidence
 from certmix.certification.evaluate import CertifyResult as CertifyResult
+from certmix.certification.reproduce import Reproduction
 from certmix.errors import CertmixWarning as CertmixWarning
 from certmix.models.mixture import MixedClassifier as MixedClassifier
 from certmix.models.smoothed import SmoothedClassifier as SmoothedClassifier
@@ -24,6 +25,7 @@ from certmix.runs.sources import Data, Models
 from certmix.studies.study import StudyResult as StudyResult
 from certmix.tables.trade_off import TradeOff as TradeOff
 from certmix.verification.falsify.falsify import Falsification as Falsification
+from certmix.verification.guarantee import Guarantee
 from certmix.verification.verify import Verification as Verification
 
 __all__ = [
@@ -46,6 +48,8 @@ __all__ = [
     "evidence",
     "exact_radius",
     "falsify",
+    "guarantee_check",
+    "guarantee_init",
     "lipschitz",
     "lipschitz_radius",
     "mix_sweep",
@@ -53,6 +57,7 @@ __all__ = [
     "nuts_fit",
     "recertify",
     "report",
+    "reproduce",
     "smoothing_radius",
     "trade_off",
     "verify",
@@ -337,6 +342,25 @@ def falsify(
     run_code: bool = False,
     gate: float | None = None,
 ) -> Falsification: ...
+def guarantee_check(
+    file: str | Path,
+) -> Guarantee: ...
+def guarantee_init(
+    run: Run,
+    models: Models = None,
+    data: Data = None,
+    *,
+    output: str | Path = "guarantee.toml",
+    slack: float = 0.02,
+    pin: bool = False,
+    groups: Mapping[str, str] | None = None,
+    per: str | Sequence[str] = (),
+    budget: int | None = None,
+    force: bool = False,
+    confidence: float = 0.95,
+    unit: str | PathLike[str] | None = None,
+    domain: str | PathLike[str] | None = None,
+) -> Guarantee: ...
 def lipschitz(
     models: Models = None,
     data: Data = None,
@@ -523,6 +547,16 @@ def report(
     title: str | None = None,
     images: int = 6,
 ) -> Path: ...
+def reproduce(
+    run: Run,
+    models: Models = None,
+    data: Data = None,
+    *,
+    output: str | Path,
+    device: str = "auto",
+    run_code: bool = False,
+    progress: bool | Callable[[Progress], None] | None = None,
+) -> Reproduction: ...
 def trade_off(
     sources: Run | Sequence[Run],
     *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from certmix.assurance import Evidence
 from certmix.certification.evaluate import CertifyResult
+from certmix.certification.reproduce import Reproduction
 from certmix.certification.request import CertifyRequest
 from certmix.errors import ParameterError, RunError, check_choice, warn
 from certmix.models.given import as_they_were
@@ -26,13 +27,16 @@ from certmix.studies.nuts_choices import CertifiedRequest, FitChoices
 from certmix.studies.study import StudyResult, Surroundings
 from certmix.tables.result import Result
 from certmix.tables.trade_off import TradeOff
+from certmix.verification.claim import Terms
 from certmix.verification.falsify.falsify import Falsification
+from certmix.verification.guarantee import Guarantee
 from certmix.verification.request import FalsifyRequest, VerifyRequest
 from certmix.verification.verify import Verification
 
 __all__ = [
-    "attack", "compare_trust", "confidence", "evidence", "falsify", "lipschitz", "mix_sweep", "nuts_evaluate",
-    "nuts_fit", "recertify", "report", "trade_off", "verify",
+    "attack", "compare_trust", "confidence", "evidence", "falsify", "guarantee_check", "guarantee_init",
+    "lipschitz", "mix_sweep", "nuts_evaluate", "nuts_fit", "recertify", "report", "reproduce",
+    "trade_off", "verify",
 ]  # fmt: skip
 
 Run = str | Path | Result
@@ -541,6 +545,88 @@ def evidence(
     request = VerifyRequest(**_given(evidence, options))
     with _handed(models, data) as handed, watching(progress) as update:
         return write_evidence(_place(target), output, request, sources=handed, say=warn, progress=update)
+
+
+@takes(Terms, leave=("joint", "bounds"))
+def guarantee_init(
+    run: Run,
+    models: Models = None,
+    data: Data = None,
+    *,
+    output: str | Path = "guarantee.toml",
+    slack: float = 0.02,
+    pin: bool = False,
+    groups: Mapping[str, str] | None = None,
+    per: str | Sequence[str] = (),
+    budget: int | None = None,
+    force: bool = False,
+    **options: Any,
+) -> Guarantee:
+    """Write a guarantee file that a run meets with some room, and return what it says.
+
+    Parameters
+    ----------
+    run
+        A run folder, or a `CertifyResult` that was kept in one.
+    models, data
+        The names of factories, ``file.py:factory``, that make what the run had as Python objects.
+    output, force
+        The file, and whether to replace it.
+    slack, pin
+        How far requirements lie below the lower bounds of the run; whether both models are pinned.
+    groups, per
+        Name to ``FILE``, ``FILE#COLUMN`` or ``#COLUMN`` of the slices of the inputs; and those, or
+        ``"class"``, of whose parts accuracies are asked for.
+    budget
+        The most samples that a verification may draw.
+    **options
+        ``confidence``, ``unit`` and ``domain``: fields of `certmix.verification.claim.Terms`.
+
+    Returns
+    -------
+    Guarantee
+        As `certmix.guarantee_check` returns it.  CertmixError for anything that the user can mend.
+    """
+    from certmix.verification.judge import proposed
+
+    check_known(options, Terms.__struct_fields__, "help(certmix.guarantee_init)")
+    named = [f"{name}={place}" for name, place in (groups or {}).items()]
+    with _handed(models, data) as handed:
+        return proposed(
+            Path(_place(run)), Path(output), groups=named, force=force, slack=slack, pin=pin,
+            per=_several(per), budget=budget, terms=Terms(**options), sources=handed,
+        )[0]  # fmt: skip
+
+
+def guarantee_check(file: str | Path) -> Guarantee:
+    """Return what a guarantee file says, loading nothing; ParameterError, with the line, if it is wrong."""
+    from certmix.verification.guarantee import read_guarantee
+
+    return read_guarantee(file)
+
+
+def reproduce(
+    run: Run,
+    models: Models = None,
+    data: Data = None,
+    *,
+    output: str | Path,
+    device: str = "auto",
+    run_code: bool = False,
+    progress: bool | Callable[[Progress], None] | None = None,
+) -> Reproduction:
+    """Do what a run says once more, in the folder `output`, and compare input by input.
+
+    `models` and `data` are those of a run that was made from Python objects, or names of factories that make
+    them; the rest is as for `certmix.verify`.  ``.equal`` says whether all counts and figures agree.
+    """
+    from certmix.certification.reproduce import reproduce as again
+
+    with _handed(models, data) as handed, watching(progress) as update:
+        return again(
+            Path(_place(run)), Path(output), sources=handed, device=device, run_code=run_code,
+            progress=update, say=warn,
+        )  # fmt: skip
 
 
 @takes(FalsifyRequest)

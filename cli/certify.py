@@ -35,6 +35,8 @@ from .options import (
     PATH,
     Parsed,
     format_option,
+    named_objects,
+    objects_of,
     options,
     refuse_unused,
     sources_of,
@@ -171,9 +173,10 @@ def merge(folders: tuple[Path, ...], output: Path | None, fresh: bool, format_: 
 @click.argument("run", type=PATH)
 @click.option("--output", type=PATH, help="Folder of the new run.  [default: a temporary one]")
 @DEVICE
+@named_objects
 @options(Sources, only=["run_code"])
 @MODEL_TIMEOUT
-def reproduce(run: Path, output: Path | None, device: str, **allowed: bool) -> int:
+def reproduce(run: Path, output: Path | None, device: str, **given: Any) -> int:
     """Run again what RUN's run.json says, and show what differs.
 
     Data, models, seed and all settings come from RUN, which is only read. On
@@ -182,8 +185,10 @@ def reproduce(run: Path, output: Path | None, device: str, **allowed: bool) -> i
     """
     from certmix.certification.reproduce import reproduce
 
+    sources = objects_of(given)
     with tempfile.TemporaryDirectory() as temporary:
-        found = watched(reproduce, run, output or Path(temporary) / "run", device=device, **allowed)
+        where = output or Path(temporary) / "run"
+        found = watched(reproduce, run, where, sources=sources, device=device, **given)
     for change in found.changed:
         out(f"differs: {change}")
     for difference in found.differences:

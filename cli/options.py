@@ -190,6 +190,25 @@ class _Format(click.Choice[str]):
         return found and found.replace("latex", "latex[:LABEL]")
 
 
+def named_objects(function: F) -> F:
+    """Add options for what makes the objects of a run from Python; see `objects_of`."""
+    made: dict[str, Any] = {
+        role: Option(
+            f"What makes {what} of a run of Python objects: file.py:factory.",
+            metavar="FACTORY",
+            shown="the run's",
+        )
+        for role, what in (("data", "the data"), ("standard", "g"), ("robust", "the base of h"))
+    }
+    return options(Sources, only=tuple(made), **made)(function)
+
+
+def objects_of(given: dict[str, Any]) -> Sources | None:
+    """Take what makes the objects of a run from what was written, None where nothing was."""
+    named = {role: given.pop(role) for role in ("data", "standard", "robust") if role in given}
+    return Sources(**{"standard": None, **named}) if named else None
+
+
 PATH: click.Path = click.Path(path_type=Path)
 DEVICE = click.option("--device", default="auto", help="auto, cpu, cuda or mps.")
 MODEL_TIMEOUT = click.option(

@@ -18,7 +18,16 @@ from certmix.runs.isolated import isolated
 from certmix.verification.claim import JOINT, Terms
 from certmix.verification.request import FalsifyRequest, VerifyRequest
 
-from .options import DEVICE, MODEL_TIMEOUT, PATH, format_option, options, refuse_unused
+from .options import (
+    DEVICE,
+    MODEL_TIMEOUT,
+    PATH,
+    format_option,
+    named_objects,
+    objects_of,
+    options,
+    refuse_unused,
+)
 from .progress import out, say, watched
 from .stored import is_smoothed
 
@@ -54,6 +63,7 @@ def _reports(context: click.Context, parameter: click.Parameter, values: tuple[s
 @click.command("verify", epilog=VERIFY)
 @click.argument("target", metavar="GUARANTEE|RUN", type=PATH)
 @options(VerifyRequest)
+@named_objects
 @DEVICE
 @MODEL_TIMEOUT
 @click.option(
@@ -107,6 +117,10 @@ def verify(
 
 def refuse_idle(target: Path, asked: dict[str, Any]) -> None:
     """Refuse what has no effect on the verification of a run, or where nothing is drawn again."""
+    if not target.is_dir():
+        refuse_unused(
+            ["data", "standard", "robust"], "is for a run of Python objects: the guarantee names its own"
+        )
     if target.is_dir():
         refuse_unused(["runs", "fresh", "batch_size", "budget"], "is for a guarantee, not for a run")
     if asked.get("resample") == 0:
@@ -118,9 +132,10 @@ def verified(target: Path, asked: dict[str, Any]) -> Any:
     """Verify, with remarks and bars on stderr."""
     from certmix.verification.verify import verify
 
+    sources = objects_of(asked)
     with bar() as again:
         return watched(
-            verify, target, VerifyRequest(**asked),
+            verify, target, VerifyRequest(**asked), sources=sources,
             say=lambda sentence: click.echo(one_line(sentence), err=True),
             again=lambda done, total: again(done, total, "sampling again"),
         )  # fmt: skip
@@ -160,9 +175,6 @@ Examples:
 'certmix verify FILE' then checks it.
 """
 
-HEADING = """A guarantee, checked by: certmix verify FILE
-Requirements without "on value" are judged on lower bounds for the population of inputs."""
-
 
 @click.group("guarantee", epilog=GUARANTEE)
 def guarantee() -> None:
@@ -189,6 +201,7 @@ def guarantee() -> None:
     help="Ask for accuracies of each class, or of each slice of a --group, as well; repeatable.",
 )  # fmt: skip
 @options(Terms)
+@named_objects
 @click.option("--budget", type=int, help="The most samples that a verification may draw.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(
@@ -201,32 +214,28 @@ def init(
     this share of themselves), rounded down; edit them at will. Paths become
     relative to the file.
     """
-    from certmix.files import write_atomically
     from certmix.models.composed import is_code
-    from certmix.verification.guarantee import guarantee_text, named_group, parse_guarantee
-    from certmix.verification.judge import propose
+    from certmix.models.kinds import is_factory
+    from certmix.verification.judge import proposed
 
     printed = str(output) == "-"
     if printed:
         refuse_unused(["force"], "is for a file")
-    if not printed and output.exists() and not force:
-        raise ParameterError(f"{output} exists: name another --output, or add --force to replace it")
-    path = Path("guarantee.toml") if printed else output
-    made, remarks = propose(
-        run, path, slack=slack, pin=pin, terms=Terms(**terms), per=per, budget=budget,
-        groups=dict(named_group(one, path.parent) for one in groups),
+    sources = objects_of(terms)
+    made, content = proposed(
+        run, None if printed else output, groups=groups, force=force, sources=sources,
+        slack=slack, pin=pin, terms=Terms(**terms), per=per, budget=budget,
     )  # fmt: skip
-    content = guarantee_text(made, remarks=remarks, heading=HEADING)
-    parse_guarantee(content, made.path)  # names of models and data may be such as no file can hold
     if printed:
         out(content, nl=False)
         return 0
-    write_atomically(output, content.encode())
     parent = Path(run).parent
     where = "" if parent == Path("runs") else f" --runs {parent}"
-    if any(one is not None and is_code(one.model) for one in (made.standard, made.robust)):
+    models = [one.model for one in (made.standard, made.robust) if one is not None]
+    if is_factory(made.data.name) or any(map(is_code, models)):
         where += " --run-code"
-    click.echo(f"{output}: {len(remarks)} requirements; check with: certmix verify {output}{where}", err=True)
+    many = len(made.requirements)
+    click.echo(f"{output}: {many} requirements; check with: certmix verify {output}{where}", err=True)
     return 0
 
 

@@ -17,7 +17,7 @@ PATH = Path(certmix.__file__).with_suffix(".pyi")
 TYPED = ("assert_certified", "certify", *api.__all__)
 """Functions that take settings as keywords: their signatures come from the fields."""
 IMPORTS = """\
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from os import PathLike
 from pathlib import Path
@@ -28,6 +28,7 @@ from torch import nn
 from certmix.api import Run
 from certmix.assurance.pack import Evidence as Evidence
 from certmix.certification.evaluate import CertifyResult as CertifyResult
+from certmix.certification.reproduce import Reproduction
 from certmix.errors import CertmixWarning as CertmixWarning
 from certmix.models.mixture import MixedClassifier as MixedClassifier
 from certmix.models.smoothed import SmoothedClassifier as SmoothedClassifier
@@ -41,6 +42,7 @@ from certmix.runs.sources import Data, Models
 from certmix.studies.study import StudyResult as StudyResult
 from certmix.tables.trade_off import TradeOff as TradeOff
 from certmix.verification.falsify.falsify import Falsification as Falsification
+from certmix.verification.guarantee import Guarantee
 from certmix.verification.verify import Verification as Verification
 """
 

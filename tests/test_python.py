@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -185,3 +186,59 @@ def test_what_was_verified_is_what_was_handed_over(kept):
     assert certmix.verify(kept, (others, others), BOX, resample=0).exit_code == 1
     with pytest.raises(CertmixError, match="not"):
         certmix.falsify(kept, others, BOX, progress=False)
+
+
+FACTORIES = """
+import numpy as np
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([[3.0, -1.0], [-3.0, 1.0]]))
+
+    def forward(self, x):
+        return x @ self.weight.T
+
+def other():
+    net = Net()
+    net.weight.data *= 2
+    return net
+
+def load():
+    inputs = np.random.default_rng(0).random((12, 2)).astype("float32")
+    return inputs, (3 * inputs[:, 0] < inputs[:, 1]).astype(int)
+"""
+
+
+def test_a_run_of_objects_is_whole_where_a_factory_is_named(command, tmp_path, monkeypatch):
+    """Verified, reproduced and given a guarantee, by names of what makes the same objects; nothing else will do."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "made_here.py").write_text(FACTORIES)
+    import made_here
+
+    how = {"sigma": 0.25, "samples": 300, "progress": False}
+    kept = certmix.certify(made_here.Net(), made_here.load(), output="runs/kept", **how)
+    net, data = "made_here.py:Net", "made_here.py:load"
+    assert certmix.verify(kept, net, data, resample=1).exit_code == 0
+    assert certmix.verify(kept, "made_here:Net", "made_here:load", resample=0).exit_code == 0
+    assert certmix.verify(kept, "made_here.py:other", data, resample=0).exit_code == 1
+    assert certmix.reproduce(kept, net, data, output="again", progress=False).equal
+    assert certmix.reproduce(kept, made_here.Net(), made_here.load(), output="once", progress=False).equal
+    assert command("reproduce", "runs/kept", "--robust", net, "--data", data).code == 0
+    assert command("verify", "runs/kept", "--robust", net, "--data", data, "--resample", 1).code == 0
+    with pytest.raises(CertmixError, match="is an object"):
+        certmix.guarantee_init(kept, made_here.Net(), data)
+    made = certmix.guarantee_init(kept, net, data, domain="a box", confidence=0.9)
+    assert certmix.guarantee_check("guarantee.toml") == made
+    assert (made.robust.model, made.data.name) == (f"object:{net}", data)
+    with pytest.raises(CertmixError, match="--run-code"):
+        certmix.verify("guarantee.toml", resample=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of where samples are copied to
+        found = certmix.verify("guarantee.toml", resample=0, run_code=True)
+    assert (found.exit_code, found.sampling.drawn_samples) == (0, 0)
+    named = certmix.certify(net, data, output="runs/named", **how)
+    assert certmix.verify(named, resample=0, run_code=True).exit_code == 0
+    assert certmix.verify(named, resample=0).exit_code == 2

@@ -73,13 +73,13 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
         Limit(
             "all inputs at once",
             "the failure probability is one input's: of 10,000 at 0.001, ten certificates may be wrong",
-            r"a smaller `--failure-probability`; for all $N$ at once $\delta/N$",
+            "`--all-at-once`: the failure probability is that of all together",
             (SAMPLED,),
         ),
         Limit(
             "true robust accuracy at the lower end",
             "the interval is over inputs; certificates may be wrong besides",
-            "subtract the failure probability",
+            "lower bounds of a [guarantee](guarantee-file.md) give it up; of a table subtract it",
             (SAMPLED,),
         ),
         Limit(

@@ -17,11 +17,15 @@ from certmix.certification.publish import derive, opened, refuse_unfinished
 from certmix.certification.request import CertifyRequest, Population
 from certmix.certification.run import Progress, run_certify
 from certmix.errors import RunError
+from certmix.models.composed import is_code
+from certmix.models.kinds import is_factory
 from certmix.runs import Store, read_run
 from certmix.runs.behaviour import hold_original
 from certmix.runs.folder import DATABASE, DESCRIPTION
-from certmix.runs.sources import Sources
+from certmix.runs.sources import Sources, handed_over
 from certmix.sampling.compiling import has_compiler
+
+ROLES = ("data", "standard", "robust", "denoiser")
 
 __all__ = ["Difference", "Reproduction", "reproduce"]
 
@@ -58,6 +62,7 @@ def reproduce(
     folder: Path,
     output: Path,
     *,
+    sources: Sources | None = None,
     device: str = "auto",
     run_code: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -65,9 +70,10 @@ def reproduce(
 ) -> Reproduction:
     """Do what a run's ``run.json`` says once more, in the folder `output`, and compare.
 
-    `device`, `progress` and `say` are as for `certmix.certify`; noise is equal on one device type only.  Code
-    that ``run.json`` names runs only with `run_code`: else it is a ModelError.  A run that cannot be read, or
-    is not complete, is a RunError.
+    `sources` hold what stands for the Python objects of a run: these again, or the names of factories, whose
+    products must have the same content.  `device`, `progress` and `say` are as for `certmix.certify`; noise
+    is equal on one device type only.  Code that ``run.json`` names runs only with `run_code`: else it is a
+    ModelError.  A run that cannot be read, or is not complete, is a RunError.
     """
     folder = Path(folder)
     refuse_unfinished(folder)
@@ -76,14 +82,18 @@ def reproduce(
         if isinstance(request, Population):
             told = f"{folder} is a claim about a population"
             raise RunError(f"{told}: certmix verify draws some of it again, --fresh all")
-        sources = Sources.from_dict(described["sources"], folder / DESCRIPTION, run_code)
+        stored = described["sources"]
+        given = {} if sources is None else handed_over(stored, sources.handed())
+        named: Sources = Sources.from_dict(stored, folder / DESCRIPTION, run_code, given=given)
+        if given and not any(_is_code(role, stored.get(role)) for role in ROLES if role not in given):
+            named = named.as_user()
         batch_size = described.get("batch_size")
         if not isinstance(batch_size, int | None) or batch_size == 0:
             raise TypeError("a good batch size")
         before = _by_image(derive(request, store, described))
     with closing(Store(folder / DATABASE, read_only=True)) as store:
         result = run_certify(
-            request, sources, output=output, device=device, batch_size=batch_size,
+            request, named, output=output, device=device, batch_size=batch_size,
             # a compiled model rounds otherwise
             compiled=described.get("compiled") is True and has_compiler(),
             progress=progress, say=say, like=partial(hold_original, folder, described, store),
@@ -114,6 +124,10 @@ def reproduce(
     if len(after) > len(common):
         changed.append(f"{len(after) - len(common)} inputs have no {compares} in {folder}")
     return Reproduction(result, len(common), tuple(differences), tuple(changed), compares)
+
+
+def _is_code(role: str, spec: Any) -> bool:
+    return isinstance(spec, str) and (is_factory(spec) if role == "data" else is_code(spec))
 
 
 def _by_image(found: Evaluation) -> dict[Any, Any]:

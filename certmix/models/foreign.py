@@ -12,19 +12,20 @@ import importlib
 import inspect
 import io
 import logging
+import os
 import pickle
 import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, PathFinder, SourceFileLoader
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -210,7 +211,32 @@ def evaluating(module: nn.Module) -> nn.Module:
         return FixedMode(module)
 
 
-def from_file(path: Path, factory: str) -> Foreign:
+class Made(NamedTuple):
+    """What a factory made, and what its code is known by; see `Foreign`."""
+
+    value: Any
+    name: str
+    identity: bytes
+    sources: dict[str, bytes]
+    doubt: str = ""
+
+    def foreign(self, spec: str) -> Foreign:
+        """Return it as a model; ModelError if it is none, see `as_module`."""
+        module, outputs = as_module(self.value, spec)
+        return Foreign(
+            module, self.name, self.identity, outputs=outputs, sources=self.sources, doubt=self.doubt
+        )
+
+
+def product_of(spec: str) -> Made:
+    """Call the factory that a spec names, of a file or of a module."""
+    file, _, factory = spec.rpartition(":")
+    if file.endswith(".py"):
+        return from_file(Path(os.path.expanduser(file)), factory)
+    return from_module(file, factory)
+
+
+def from_file(path: Path, factory: str) -> Made:
     """Run a Python file and call its factory.
 
     Modules that it takes from its folder are run as their files are now, and forgotten afterwards, so that
@@ -233,10 +259,10 @@ def from_file(path: Path, factory: str) -> Foreign:
         made = _call(module, factory, spec, path)
         sources = sources_of(path, source, path.parent)
         sources = {OWN if label == path.name else label: code for label, code in sources.items()}
-    return replace(made, name=f"{path.stem}:{factory}", identity=f"file\0{factory}".encode(), sources=sources)
+    return Made(made, f"{path.stem}:{factory}", f"file\0{factory}".encode(), sources)
 
 
-def from_module(name: str, factory: str) -> Foreign:
+def from_module(name: str, factory: str) -> Made:
     """Import a module and call its factory; the module that defines the factory counts as well."""
     spec = f"{name}:{factory}"
     try:
@@ -251,7 +277,7 @@ def from_module(name: str, factory: str) -> Foreign:
     sources = [module_sources(one) for one in dict.fromkeys([name, defining])]
     doubt = "" if all(sources) else "the source of its factory cannot be had"
     merged = {label: code for one in sources for label, code in one.items()}
-    return replace(made, identity=f"module\0{spec}".encode(), sources=merged, doubt=doubt)
+    return Made(made, spec, f"module\0{spec}".encode(), merged, doubt)
 
 
 def _program(path: Path, remedy: str) -> bytes:
@@ -394,8 +420,8 @@ def optional(module: str, extra: str) -> Any:
         raise ModelError(f"{extra} cannot be imported ({describe(error)}): {install(extra)}") from error
 
 
-def _call(module: ModuleType, factory: str, spec: str, path: Path | None = None) -> Foreign:
-    """Return what the factory gives; what is a model itself is taken as it is, see `as_module`."""
+def _call(module: ModuleType, factory: str, spec: str, path: Path | None = None) -> Any:
+    """Return what the factory gives; what is no function without arguments is taken as it is."""
     try:
         made = attrgetter(factory)(module)
     except AttributeError:
@@ -409,10 +435,9 @@ def _call(module: ModuleType, factory: str, spec: str, path: Path | None = None)
         except BaseException as error:
             guard.keep_interrupt(error)
             where = _where(error, path)
-            remedy = "a factory is called without arguments and returns a model"
+            remedy = "a factory is called without arguments and returns a model, or data"
             raise ModelError(f"{spec}: {describe(error)}{where}: {remedy}") from error
-    module_of, outputs = as_module(made, spec)
-    return Foreign(module_of, spec, b"", outputs=outputs)
+    return made
 
 
 def _takes_a_batch(made: Callable[..., Any]) -> bool:

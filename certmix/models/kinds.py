@@ -30,12 +30,26 @@ def library_of(spec: str) -> str:
     return head if colon and rest and head in LIBRARIES else ""
 
 
+OBJECT = "object:"
+"""Before a factory: what it makes is known by its content, as an object that a program hands over."""
+
+
+def is_factory(spec: str) -> bool:
+    """Whether a spec names a function of a file or a module."""
+    file, _, factory = spec.rpartition(":")
+    of_file = bool(file.endswith(".py") and factory)
+    return of_file or (MODULE_FACTORY.fullmatch(spec) is not None and not library_of(spec))
+
+
 def split_spec(spec: str, folder: str | Path = ".") -> tuple[str, str | None, str]:
     """Return what stands before the path that a spec names, the path, and what follows.
 
     The path is None for the names of modules and libraries; ``hf:`` names one where a folder lies there, as
     seen from `folder`.
     """
+    if spec.startswith(OBJECT):
+        first, file_of, rest = split_spec(spec.removeprefix(OBJECT), folder)
+        return OBJECT + first, file_of, rest
     if spec.startswith("nuts:"):
         path, mark, part = spec.removeprefix("nuts:").partition("#")
         return "nuts:", path, mark + part

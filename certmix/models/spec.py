@@ -29,17 +29,24 @@ from certmix.models.foreign import (
     class_sources,
     evaluating,
     from_export,
-    from_file,
-    from_module,
     from_onnx,
     from_pickle,
     from_robustbench,
     from_timm,
     from_torchvision,
     located,
+    product_of,
 )
 from certmix.models.hub import from_hf
-from certmix.models.kinds import MODULE_FACTORY, OUTPUTS, PICKLES, is_program, library_of, split_spec
+from certmix.models.kinds import (
+    OBJECT,
+    OUTPUTS,
+    PICKLES,
+    is_factory,
+    is_program,
+    library_of,
+    split_spec,
+)
 from certmix.models.weights import PICKLED, apply_weights, draws_weights, hash_state, read_weights
 from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, read_bytes, zoo_card, zoo_names
 
@@ -104,13 +111,10 @@ def _from_user(spec: str, device: str, zoo: Path) -> Foreign:
         if path.suffix in PICKLES:
             return from_pickle(path)
         return from_onnx(path) if path.suffix == ".onnx" else from_export(path, device)
-    file, _, factory = spec.rpartition(":")
-    if file.endswith(".py") and factory:
-        return from_file(Path(os.path.expanduser(file)), factory)
+    if is_factory(spec):
+        return product_of(spec).foreign(spec)
     if spec.endswith((".py", ".py:")):
         raise ModelError(f"{spec} does not name a factory: write file.py:factory")
-    if MODULE_FACTORY.fullmatch(spec):
-        return from_module(*spec.split(":"))
     if spec.endswith((".safetensors", *PICKLED)):
         read_weights(path)  # says what is wrong, if it is more than the missing model
         raise ModelError(
@@ -123,7 +127,7 @@ def _from_user(spec: str, device: str, zoo: Path) -> Foreign:
     raise ModelError(f"model {spec!r} is unknown: {hint}use one of {names}{FORMS}")
 
 
-def _refuse_code(spec: str, named_by: Path, run_code: bool) -> None:
+def refuse_code(spec: str, named_by: Path, run_code: bool) -> None:
     """Refuse code that a file names: in the folder of a run or a mix always, elsewhere unless it was allowed.
 
     A guarantee, which is no JSON, lies beside the code that it is about.
@@ -220,6 +224,10 @@ def load_model(
         that such a file or a nonlinear mix names may run: shipped models and those with a card hold none.
         Code in the folder of a run or a mix that names it is refused in any case.
     """
+    if spec.startswith(OBJECT):
+        return _object(
+            spec, weights, named_by, run_code, device, normalize=normalize, outputs=outputs, files=files
+        )
     digests = _digests(files)
     try:
         sound = b"\0" not in os.fsencode(spec) and len(f"{spec}.".splitlines()) == 1
@@ -267,7 +275,7 @@ def load_model(
         )  # fmt: skip
     else:
         if named_by is not None:
-            _refuse_code(spec, Path(named_by), run_code)
+            refuse_code(spec, Path(named_by), run_code)
         state = None if weights is None else read_weights(Path(weights), say)
         make = partial(_load_foreign, spec, str(device), state is None, _rows(state, classes), zoo)
         foreign = make()
@@ -285,6 +293,23 @@ def load_model(
             say(f"Note: {foreign.name}: {note}")  # type: ignore[misc]
         loaded = _finish(foreign, spec, normalize, outputs, device)
     return _declared(loaded, digests)
+
+
+def _object(
+    spec: str, weights: Path | None, named_by: str | Path | None, run_code: bool, device: Any, **how: Any
+) -> LoadedModel:
+    """Return what a factory makes, known by its content as the same object handed over by a program is."""
+    factory = spec.removeprefix(OBJECT)
+    if not is_factory(factory):
+        raise ModelError(f"{spec}: name a factory, object:file.py:factory or object:module:factory")
+    if weights is not None:
+        raise ModelError(f"{spec} brings its own weights: give no others")
+    if named_by is not None:
+        refuse_code(factory, Path(named_by), run_code)
+    with guard.foreign(factory):
+        made = product_of(factory)
+        made.foreign(factory)  # what is no model is refused by its factory's name
+    return replace(wrap_model(made.value, device=device, **how), spec=spec, doubt=made.doubt)
 
 
 def _rows(state: Mapping[str, torch.Tensor] | None, classes: int | None) -> int | None:

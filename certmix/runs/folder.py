@@ -163,10 +163,10 @@ def default_folder(identity: Identity | StudyIdentity) -> Path:
 
 
 PATHS = (
-    "data", "feature_scale", "standard_weights", "robust_weights", "standard_files", "robust_files",
+    "feature_scale", "standard_weights", "robust_weights", "standard_files", "robust_files",
 )  # fmt: skip
 """What of a run's sources may be the path of a file."""
-SPECS = ("standard", "robust", "denoiser")
+SPECS = ("data", "standard", "robust", "denoiser")
 """What of them may hold one."""
 
 

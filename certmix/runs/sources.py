@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from certmix import guard
 from certmix.data import DATASETS, dataset_of, parse_input_range, scaled, stack
 from certmix.data.scales import SPREAD, parse_feature_scale
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.models.composed import at_sigma, denoised_spec
-from certmix.models.kinds import OUTPUTS, is_model
+from certmix.models.kinds import OBJECT, OUTPUTS, is_factory, is_model
 from certmix.radii.smoothings import Smoothing
 from certmix.runs.folder import with_paths
 from certmix.runs.settings import Option, Settings, divide, fields, from_json, refuse
@@ -212,6 +213,10 @@ class Sources(Settings, frozen=True):
                 shown[key] = None
                 shown["objects"].append(key)
         return with_paths(shown, lambda path: path if path in shipped else _relative(path))  # type: ignore[no-any-return]
+
+    def as_user(self) -> Sources:
+        """Return the same, as whoever runs certmix names them."""
+        return Sources(**{name: getattr(self, name) for name in Sources.__struct_fields__})
 
     def handed(self) -> dict[str, Any]:
         """Return the data and models that are not as by default, by name."""
@@ -473,6 +478,8 @@ def load_data(sources: Sources) -> Dataset:
                 "leave it out, or give their name or path"
             )
     else:
+        if isinstance(dataset, str) and is_factory(dataset):
+            dataset = _made(dataset, sources)
         dataset = dataset_of(
             dataset, sources.split, input_range=sources.input_range, resize=sources.resize,
             crop=sources.crop, label_column=sources.label_column,
@@ -482,6 +489,28 @@ def load_data(sources: Sources) -> Dataset:
     if len(dataset) == 0:
         raise ModelError(f"{dataset.name} holds no inputs: choose other data or another --split")
     return dataset
+
+
+def _made(spec: str, sources: Sources) -> Any:
+    """Return the data that a factory makes, if it may run."""
+    from certmix.models.foreign import product_of
+    from certmix.models.spec import refuse_code
+
+    if sources.origin is not None:
+        refuse_code(spec, Path(sources.origin), sources.run_code)
+    with guard.foreign(spec):
+        return product_of(spec).value
+
+
+def handed_over(stored: Any, handed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what stands for the objects of a run's sources: of names of factories, what these make."""
+    objects = stored.get("objects") if isinstance(stored, dict) else None
+    return {
+        role: f"{OBJECT}{one}"
+        if role != "data" and role in (objects or ()) and isinstance(one, str) and is_factory(one)
+        else one
+        for role, one in handed.items()
+    }
 
 
 def join(

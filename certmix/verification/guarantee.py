@@ -493,7 +493,7 @@ def source_options(guarantee: Guarantee) -> dict[str, Any]:
     source = DATASETS.get(data.name)
     named = source is not None and source.find is None
     options: dict[str, Any] = {
-        "data": data.name if named else _joined(data.name, folder),
+        "data": data.name if named else paths_changed(data.name, partial(_joined, folder=folder), folder),
         "split": named_split(data.split), "input_range": data.input_range,
         "resize": data.resize, "crop": data.crop, "label_column": data.label_column,
         "feature_scale": _scale(data.feature_scale, partial(_joined, folder=folder)), "standard": None,
@@ -545,7 +545,8 @@ def relative_claims(
     """Return data, g, and h (None: the shipped one), as a run's sources name them, seen from a folder."""
     limits = sources.get("input_range")
     data = DataClaim(
-        _relative(sources["data"], folder), sources["split"], None if limits is None else tuple(limits),
+        paths_changed(sources["data"], partial(_relative, folder=folder)), sources["split"],
+        None if limits is None else tuple(limits),
         sources["resize"], sources["crop"], sources.get("label_column"),
         _scale(sources.get("feature_scale"), partial(_relative, folder=folder)),
     )  # fmt: skip

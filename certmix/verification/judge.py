@@ -31,9 +31,10 @@ from certmix.certification.request import Row as Asked
 from certmix.data import spread
 from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.files import digest_of, write_atomically
+from certmix.models.kinds import is_factory
 from certmix.runs.folder import DESCRIPTION
 from certmix.runs.records import Answers, Records
-from certmix.runs.sources import Sources, absolute, load_data, with_classes
+from certmix.runs.sources import Sources, absolute, handed_over, load_data, with_classes
 from certmix.sampling.ballots import LEVELS
 from certmix.sampling.schedule import looks
 from certmix.text import floor_digits
@@ -43,7 +44,15 @@ from certmix.verification.check_proof import fails, proved
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
 from certmix.verification.claim import Terms
 from certmix.verification.groups import checksum_of, groups_of
-from certmix.verification.guarantee import GroupClaim, Guarantee, ModelClaim, relative_claims
+from certmix.verification.guarantee import (
+    GroupClaim,
+    Guarantee,
+    ModelClaim,
+    guarantee_text,
+    named_group,
+    parse_guarantee,
+    relative_claims,
+)
 from certmix.verification.proof import INEQUALITIES, proof_of
 from certmix.verification.requirements import Requirement, written
 from certmix.verification.stored import Run, impossible, load, opened
@@ -516,6 +525,9 @@ def most_that_can_be_shown(images: int, missed: float = MISSED, delta: float = 0
 
 # A guarantee from a run: what the run shows, less a step.
 
+HEADING = """A guarantee, checked by: certmix verify FILE
+Requirements without "on value" are judged on lower bounds for the population of inputs."""
+
 
 def propose(
     run: Path,
@@ -527,12 +539,14 @@ def propose(
     groups: Mapping[str, GroupClaim] | None = None,
     per: Sequence[str] = (),
     budget: int | None = None,
+    sources: Sources | None = None,
 ) -> tuple[Guarantee, dict[Requirement, str]]:
     """Return a guarantee whose thresholds lie `slack` below a run's lower bounds, and remarks.
 
     The bounds of all that was looked at hold together, so that it does not matter what the run showed before
     thresholds were chosen.  `per` are groups of whose members accuracies are asked for as well: ``class``, or
-    one of `groups`, whose files are seen from the folder of `path`.
+    one of `groups`, whose files are seen from the folder of `path`.  `sources` name the factories of data and
+    models that a run had as Python objects.
     """
     if not 0 <= slack < 1:
         raise ParameterError(f"slack = {slack}: it must be at least 0 and below 1, such as 0.02")
@@ -549,8 +563,16 @@ def propose(
     refuse_unfinished(Path(run))
     described, request = stored.description, stored.request
     try:
-        dataset = load_data(Sources.from_dict(described["sources"], Path(run) / DESCRIPTION))
-        data, standard, robust = relative_claims(absolute(described["sources"]), path.parent)
+        given = {} if sources is None else handed_over(described["sources"], sources.handed())
+        if odd := [role for role, one in given.items() if not isinstance(one, str)]:
+            told = "a file can only name it: give a factory, such as 'm.py:make'"
+            raise ParameterError(f"{odd[0]} is an object: {told}")
+        named: Sources = Sources.from_dict(described["sources"], Path(run) / DESCRIPTION, given=given)
+        if "data" not in given and is_factory(str(named.data)):
+            told = f"{named.data} is code that {run} names"
+            raise ParameterError(f"{told}: read it, then name it yourself, with --data {named.data}")
+        dataset = load_data(named.as_user() if "data" in given else named)
+        data, standard, robust = relative_claims(absolute(named.as_dict()), path.parent)
         if robust is None:  # the shipped one, which the run chose itself
             robust = ModelClaim(str(described["models"]["robust"]["spec"]))
         claims: list[Any] = [
@@ -606,3 +628,22 @@ def propose(
         terms = terms.replace(bounds=max(terms.bounds, len(wanted)))
     held = {name: one.replace(checksum=checksum_of(names[name])) for name, one in blank.groups.items()}
     return replace(blank, requirements=tuple(proposed), terms=terms, groups=held), proposed
+
+
+def proposed(
+    run: Path, output: Path | None, *, groups: Sequence[str] = (), force: bool = False, **how: Any
+) -> tuple[Guarantee, str]:
+    """Write what `propose` proposes into a file, where there is one; return it and its text.
+
+    `groups` are as `certmix.verification.guarantee.named_group` reads them.
+    """
+    path = output or Path("guarantee.toml")
+    if output is not None and output.exists() and not force:
+        raise ParameterError(f"{output} exists: name another --output, or add --force to replace it")
+    named = dict(named_group(one, path.parent) for one in groups)
+    made, remarks = propose(run, path, groups=named, **how)
+    content = guarantee_text(made, remarks=remarks, heading=HEADING)
+    parse_guarantee(content, made.path)  # names of models and data may be such as no file can hold
+    if output is not None:
+        write_atomically(output, content.encode())
+    return made, content

@@ -33,7 +33,7 @@ from certmix.models.spec import LoadedModel
 from certmix.runs import Run, read_run
 from certmix.runs.behaviour import changed_parts, logits_key
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION
-from certmix.runs.sources import Loaded, Sources, SourcesOf, absolute, load_data
+from certmix.runs.sources import Loaded, Sources, SourcesOf, absolute, handed_over, load_data
 from certmix.sampling import resolve_device
 from certmix.tables.result import Result
 from certmix.tables.table import Table
@@ -410,18 +410,20 @@ def _proof(run: Path, request: VerifyRequest, checks: Iterable[CheckResult]) -> 
 
 def _given(run: Path, sources: Sources | None) -> dict[str, Any]:
     """Return the data set and the models by role that were handed over; data are read as the run did."""
-    handed = {} if sources is None else sources.handed()
+    if sources is None:
+        return {"models": {}}
+    stored: Any = read_run(run).get("sources")
+    handed = handed_over(stored, sources.handed())
     models = {role: one for role, one in handed.items() if role != "data"}
     if "data" not in handed:
         return {"models": models}
-    stored: Any = read_run(run).get("sources")
     try:
         named = Sources.from_dict(
             stored, run / DESCRIPTION, given={"standard": None, "robust": None, **handed}
         )
     except TypeError as error:
         raise RunError(f"the sources in {run}/{DESCRIPTION} are not {error}: restore the file") from None
-    return {"dataset": load_data(named), "models": models}
+    return {"dataset": load_data(named.as_user()), "models": models}
 
 
 def unchecked(target: str | Path, reason: str) -> Verification:

@@ -32,6 +32,7 @@ SAMPLING = {
     "samples", "selection_samples", "scores", "score_temperature", "gate", "tuned", "goal", "settle", "relative_precision",
     "failure_probability", "all_at_once", "bound", "seed", "precision", "compiled", "shard", "feature_scale",
 }  # fmt: skip
+OTHERS = {"data": "other.npz", "standard": "other.py:g", "robust": "other.py:h"}
 OF_FILES = {"as_printed", "assume_selected"}
 OF_RUNS = {"gate", "standard_temperature", "tuned"}
 SEARCH = {
@@ -162,22 +163,22 @@ MODES = [
     Mode("tune", "--sigma 0.5 --at-radius 0.5"),
     Mode("nuts study", "beta mix", {"run_code", "model_timeout"}),
     Mode("nuts study", "cost mix", only={"run_code", "model_timeout"}),
-    Mode("verify", "guarantee.toml"),
-    Mode("verify", "run", {"budget", "runs", "fresh", "batch_size"}),
+    Mode("verify", "guarantee.toml", set(OTHERS)),
+    Mode("verify", "run", {"budget", "runs", "fresh", "batch_size"}, OTHERS),
     Mode(
         "verify", "run --resample 0",
-        {"budget", "runs", "fresh", "batch_size", "resample_samples", "new_seed", "error_rate", "device"}, {"resample": "3"},
+        {"budget", "runs", "fresh", "batch_size", "resample_samples", "new_seed", "error_rate", "device"}, {"resample": "3", **OTHERS},
     ),
-    Mode("verify", "guarantee.toml --resample 0", {"resample_samples", "new_seed", "error_rate"}),
-    Mode("verify", "guarantee.toml --format json", {"details"}, {"format_": "text"}),
+    Mode("verify", "guarantee.toml --resample 0", {*OTHERS, "resample_samples", "new_seed", "error_rate"}),
+    Mode("verify", "guarantee.toml --format json", {"details", *OTHERS}, {"format_": "text"}),
     Mode("evidence", "guarantee.toml --new-seed 3"),
     Mode("evidence", "run --new-seed 3", {"budget", "runs", "fresh", "batch_size"}),
     Mode("evidence", "run --resample 0", {"resample_samples", "new_seed", "error_rate", "device"}, only={"resample_samples", "new_seed", "error_rate", "device"}),
-    Mode("guarantee init", "run --output made.toml", only={"output", "slack", "pin", "groups", "per", "confidence", "unit", "domain", "budget"}),
+    Mode("guarantee init", "run --output made.toml", only={"output", "slack", "pin", "groups", "per", "confidence", "unit", "domain", "budget", *OTHERS}, values=OTHERS),
     Mode("guarantee init", "run --output guarantee.toml", only={"force"}, refused=True),
-    Mode("guarantee init", "run --output -", {"force"}),
+    Mode("guarantee init", "run --output -", {"force"}, OTHERS),
     Mode("guarantee check", "guarantee.toml"),
-    Mode("reproduce", "run"),
+    Mode("reproduce", "run", values=OTHERS),
     Mode("selftest"),
     *[
         Mode("train", f"{name} --data folders", idle, {"data": "folders/test", "evaluation": "folders/test"})

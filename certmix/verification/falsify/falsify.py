@@ -35,7 +35,7 @@ from certmix.files import digest_of, open_file, parse_json, read_arrays, read_fi
 from certmix.runs.behaviour import hold_original
 from certmix.runs.cells import Progress
 from certmix.runs.folder import DESCRIPTION
-from certmix.runs.sources import Sources, load_models
+from certmix.runs.sources import Sources, handed_over, load_models
 from certmix.sampling import resolve_device
 from certmix.sampling.enumerated import Views
 from certmix.tables.result import Result
@@ -289,7 +289,9 @@ def _load_target(
     described: dict[str, Any] = claims.run or {}
     try:
         stored = described["sources"]
-        given = {} if sources is None else {"standard": None, **sources.handed()}  # which is not attacked
+        given = (
+            {} if sources is None else {"standard": None, **handed_over(stored, sources.handed())}
+        )  # which is not attacked
         named = Sources.from_dict(stored, run / DESCRIPTION, run_code, given)
         robust = named.robust if named.robust is not None else described["models"]["robust"]["spec"]
         expected = str(described["identity"]["data_checksum"])
