@@ -96,7 +96,7 @@ def rule_of(request: Population, coordinates: int, steps: int = 0) -> Rule:
     p = level + noise_error(request.sigma, coordinates)
     p = min(1.0, math.nextafter(p, 2.0))
     needed = math.inf if p >= 1 else math.ceil(math.log(LAST) / math.log(p))
-    if request.samples < needed:
+    if request.samples < needed and not steps:  # an input off the grid is never accepted then
         told = (
             "none are enough: ask for a smaller --at-radius" if needed > MOST_SAMPLES else f"{needed:,} are"
         )

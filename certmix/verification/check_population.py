@@ -87,7 +87,8 @@ def fails(proof: Any) -> Iterator[str]:
         yield "the file was changed"
     scores: list[dict[Fraction, int]] = [{} for _ in proof["rules"]]
     for number, rule in enumerate(proof["rules"]):
-        if rule["p"] > 1 or not certain(lambda rule=rule: [margin(proof, rule)]):
+        accepts = any(accept <= n for n, _, _, accept, _ in rule["looks"])
+        if rule["p"] > 1 or (accepts and not certain(lambda rule=rule: [margin(proof, rule)])):
             yield f"p = {rule['p']} is not certified at the radius (rule {number})"
         rising = all(a[0] < b[0] for a, b in pairwise([(0,), *rule["looks"]]))
         ordered = all(

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import lru_cache
 from itertools import product
@@ -224,6 +225,26 @@ def test_a_share_is_shown_resumed_and_shown_again(command, problem, tmp_path):
     assert "nothing is claimed of any one input" in (tmp_path / "page.html").read_text()
 
 
+def test_an_interrupted_claim_goes_on_where_it_was(problem, tmp_path):
+    def stop(now) -> None:
+        if now.done >= 25:
+            raise KeyboardInterrupt
+
+    how = {"sigma": 0.25, "alpha": 0.76, "goal": "population", "at_radius": 0.1, "images": 60, "samples": 100}
+    named = f"{problem.folder}/nets.py:linear", problem.folder / "points.npz"
+    whole = certmix.certify(*named, **how, output=tmp_path / "whole", progress=False)
+    part = certmix.certify(*named, **how, output=tmp_path / "run", progress=stop)
+    assert part.interrupted and not part.table.complete and 20 <= part.claim.draws < 60
+    with ThreadPoolExecutor(1) as executor:
+        rest = certmix.certify(*named, **how, output=tmp_path / "run", progress=False, executor=executor)
+    assert rest.claim == whole.claim and numbers(tmp_path / "run") == numbers(tmp_path / "whole")
+
+
+def test_inputs_far_from_the_grid_are_never_accepted():
+    far = rule_of(ASKED, 10, 4000)
+    assert all(look.accept > look.samples for look in far.looks) and far.lowest == 0
+
+
 def test_what_is_not_shown_is_no_failure_of_proof(command, problem):
     found = command("certify", *given(problem), *POINTS, "--images", 4, "--at-least", 0.9)
     assert (
@@ -389,8 +410,11 @@ def test_a_guarantee_of_it(command, problem, share, code, outcome):
     assert (found.code, judged["outcome"]) == (code, outcome), found.out + found.err
     again = json.loads(command("verify", "g.toml", "--run-code", "--format", "json").out)
     assert again["sampling"]["drawn_samples"] == 0 < again["sampling"]["reused_samples"]
-    for kind in ("text", "junit", "markdown", "github"):
-        assert command("verify", "g.toml", "--run-code", "--format", kind).code == code
+    kinds = ("text", "junit", "markdown", "github")
+    reports = [word for kind in kinds for word in ("--report", f"{kind}=report.{kind}")]
+    assert command("verify", "g.toml", "--run-code", "--resample", 0, *reports).code == code
+    for kind in kinds:
+        assert "population_certified_accuracy@0.1" in Path(f"report.{kind}").read_text().replace("\\", "")
 
 
 def test_a_guarantee_reads_back():
