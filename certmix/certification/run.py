@@ -143,9 +143,9 @@ def certify(
     Returns
     -------
     CertifyResult
-        ``.table`` prints, ``.plot()`` draws, ``.outcomes`` has classes and radii image by image.  With ``goal =
-        "population"`` it is a `certmix.certification.population.PopulationResult`, whose ``.claim`` holds the
-        share that is shown.
+        ``.table`` prints, ``.plot()`` draws, ``.outcomes`` has classes and radii image by image.  With
+        ``goal="population"`` it is a `certmix.certification.population.PopulationResult`, whose ``.claim``
+        holds the share that is shown.
 
     Raises
     ------
