@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certmix.certification.publish import derive, opened, unfinished
-from certmix.errors import ParameterError, one_line
+from certmix.certification.request import Population
+from certmix.errors import ParameterError, RunError, one_line
 from certmix.runs import read_run
 from certmix.tables.table import Cell, Quantity, Share, Table
 from certmix.tables.words import certificate_label, classifier_label, radius_heading
@@ -128,6 +129,9 @@ def judged(folder: str | Path) -> Judged:
     folder = Path(folder)
     described = read_run(folder)
     with opened(folder, described) as (request, store):
+        if isinstance(request, Population):
+            told = f"{folder} is a claim about a population, without radii of inputs"
+            raise RunError(f"{told}: name a run of certmix certify without --goal population")
         evaluation = derive(request, store, described)
     found, summary, told = evaluation.outcomes, evaluation.summary, unfinished(folder)
     radii, right, labels = {}, {}, {}

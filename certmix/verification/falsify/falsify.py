@@ -28,7 +28,7 @@ from certmix.certification.describe import views_of
 from certmix.certification.evaluate import bound_records, radii_of
 from certmix.certification.proved_table import stored_classes, stored_radii
 from certmix.certification.publish import unfinished
-from certmix.certification.request import ROBUST, CertifyRequest, Enumerated, margin_cell
+from certmix.certification.request import ROBUST, CertifyRequest, Enumerated, Population, margin_cell
 from certmix.data import spread
 from certmix.errors import DataError, ParameterError, RunError
 from certmix.files import digest_of, open_file, parse_json, read_arrays, read_file, write_atomically
@@ -228,6 +228,9 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
         raise RunError(f"{folder} is a file: {told}; a log alone is checked by certmix audit")
     run = load(folder)
     own, described = run.request, run.description
+    if isinstance(own, Population):
+        told = f"{folder} claims a share of a population, and certifies no input that could be attacked"
+        raise RunError(f"{told}: check it with certmix verify")
     alpha = own.alpha if request.alpha is None else request.alpha
     if isinstance(own, CertifyRequest):
         certificate = request.certificate or own.certificates[0]
