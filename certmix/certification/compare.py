@@ -130,8 +130,8 @@ def judged(folder: str | Path) -> Judged:
     described = read_run(folder)
     with opened(folder, described) as (request, store):
         if isinstance(request, Population):
-            told = f"{folder} is a claim about a population, without radii of inputs"
-            raise RunError(f"{told}: name a run of certmix certify without --goal population")
+            claim = f"{folder} is a claim about a population, without radii of inputs"
+            raise RunError(f"{claim}: name a run of certmix certify without --goal population")
         evaluation = derive(request, store, described)
     found, summary, told = evaluation.outcomes, evaluation.summary, unfinished(folder)
     radii, right, labels = {}, {}, {}
