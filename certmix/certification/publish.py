@@ -246,6 +246,8 @@ def repeat_command(folder: Path, described: dict[str, Any]) -> str:
     if isinstance(named := described.get("sources"), dict):
         told = {**named, "split": named_split(named.get("split")), "run_code": False}
         told.pop("objects", None)
+        if isinstance(request, Population):  # g is not named there
+            told.pop("standard", None)
         words += arguments(settings(Sources, told))
     if described.get("batch_size") is not None:
         words += ["--batch-size", str(described["batch_size"])]

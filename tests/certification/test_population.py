@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -34,9 +35,11 @@ from certmix.certification.population import (
     rule_of,
     scores_of,
 )
+from certmix.certification.publish import repeat_command
 from certmix.certification.request import Population
 from certmix.errors import ParameterError
 from certmix.models.spec import load_model
+from certmix.runs import read_run
 from certmix.runs.store import Store
 from certmix.verification import check_population
 from certmix.verification.guarantee import guarantee_text, parse_guarantee
@@ -219,6 +222,8 @@ def test_a_share_is_shown_resumed_and_shown_again(command, problem, tmp_path):
     assert again.out == more.out and numbers(tmp_path / "other") == numbers(tmp_path / "run")
     shown = command("show", "run", "--format", "json")
     assert (shown.code, shown.out) == (0, more.out)
+    words = shlex.split(repeat_command(Path("run"), read_run(Path("run"))))
+    assert command(*words[1:], "--format", "json").out == more.out
     table = command("show", "run").out
     assert "Of the population, at confidence 1 - delta = 0.999: nothing is claimed" in " ".join(table.split())
     assert command("report", "run", "--output", "page.html").code == 0
