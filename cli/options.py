@@ -127,10 +127,10 @@ def _option(name: str, several: list[Field], changed: Any, required: bool) -> Ca
     lazy = callable(first.option.choices)
     names: tuple[str, ...] = () if says is first.option or callable(says.choices) else tuple(says.choices)
     if not (lazy or names):
-        names = tuple(dict.fromkeys(n for field in several for n in field.names if n != "all"))
+        names = tuple(dict.fromkeys(n for field in several for n in field.names))
     if first.option.parse is not None:
         kind: Any = Parsed(first.option.metavar or "TEXT", first.option.parse)
-    elif not lazy and "all" in first.names:
+    elif not lazy and first.plain is int and "all" in names:
         kind = IMAGES
     elif names:
         kind = Names(names, first.option.read)

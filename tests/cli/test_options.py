@@ -20,7 +20,10 @@ import click
 import numpy as np
 import pytest
 from certmix_cli.main import COMMANDS, cli
+from certmix_cli.options import options as declared
 from PIL import Image
+
+from certmix.runs.settings import Settings, fields, written
 
 STANDARD = {"standard", "standard_weights", "standard_normalize", "standard_outputs", "standard_files"}
 OF_MIX = STANDARD | {"standard_temperature"}
@@ -441,3 +444,25 @@ def test_an_option_that_is_accepted_has_an_effect(observe, without, mode, name):
     else:
         assert done.told != without[id(mode)].told, f"{option.opts[0]} changes nothing"
         assert done.code != 2 or name in mode.values, done.err
+
+
+def kinds_of(kind: type[Settings]) -> Iterator[type[Settings]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from kinds_of(one)
+
+
+def test_an_option_takes_each_name_and_the_default_of_its_setting():
+    list(walked(cli))  # all commands and their settings are loaded
+    tried = 0
+    for kind in kinds_of(Settings):
+        for one in fields(kind):
+            if not one.option.help or one.plain is bool:
+                continue
+            unsaid = one.required or any(one.default is it for it in (None, (), False))
+            command = click.command()(declared(kind, only=[one.name])(lambda **given: given))
+            for text in [*one.names, *([] if unsaid else [written(one.default)])]:
+                given = command.main([one.flag, text], standalone_mode=False)
+                assert list(given) == [one.name], (kind, one.name, text)
+                tried += 1
+    assert tried > 100
