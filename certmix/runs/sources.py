@@ -84,7 +84,7 @@ class Sources(Settings, frozen=True):
         Option(
             "cifar10-sample (500 test images, embedded), a CIFAR-10/100 folder, a folder of images "
             "(a sub-folder a class), an .npz file, a .npy file with its labels beside it, a table (.csv, "
-            ".tsv, .parquet), IDX files, or hf:NAME.",
+            ".tsv, .parquet), IDX files, hf:NAME, or what makes them, file.py:factory.",
             metavar="NAME|PATH",
         ),
     ] = "cifar10-sample"
