@@ -539,6 +539,8 @@ def recertify(
     bound: str | None = None,
     certificates: str | Sequence[str] | None = None,
     radii: float | Sequence[float] | None = None,
+    noise: str | None = None,
+    scale: float | None = None,
 ) -> CertifyResult: ...
 def report(
     runs: Run | Sequence[Run],

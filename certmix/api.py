@@ -388,9 +388,11 @@ def _sources(sources: Any, sigma: Any) -> list[tuple[str | Path, float | None]]:
     CertifyRequest,
     leave=[name for name in CertifyRequest.__struct_fields__ if name not in (
         "certificates", "bound", "failure_probability", "radii", "gate", "standard_temperature", "tuned",
-    )], usual=dict.fromkeys(
-        ("certificates", "bound", "failure_probability", "radii", "gate", "standard_temperature", "tuned")
-    ),
+        "noise", "scale",
+    )], usual=dict.fromkeys((
+        "certificates", "bound", "failure_probability", "radii", "gate", "standard_temperature", "tuned",
+        "noise", "scale",
+    )),
 )  # fmt: skip
 def recertify(
     sources: Run | Sequence[Run],

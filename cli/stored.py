@@ -68,8 +68,10 @@ name the run folder.
     CertifyRequest,
     only=(
         "alpha", "certificates", "bound", "failure_probability", "radii", "gate", "standard_temperature",
-        "tuned",
+        "tuned", "noise", "scale",
     ),
+    noise=Option("Logs of p_lower: which noise.", shown="gaussian"),
+    scale=Option("Logs of p_lower: how much noise."),
     gate="the run's", standard_temperature="the run's", tuned="the run's",
     alpha="the run's; 1 for files", radii="the run's; up to the largest of files",
     certificates=Option("From probabilities to radii; repeatable.", shown="the run's; all for files"),

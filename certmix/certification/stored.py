@@ -32,8 +32,9 @@ from certmix.certification.request import DETERMINISTIC, CertifyRequest, Enumera
 from certmix.data.scales import about_scale
 from certmix.errors import ParameterError, RunError
 from certmix.files import parse_json
-from certmix.radii import CERTIFICATES, Smoothing, certify_radii, margin_slack_of
+from certmix.radii import Smoothing, certify_radii, margin_slack_of
 from certmix.radii.enumerated import EXACT
+from certmix.radii.smoothings import GAUSSIAN
 from certmix.runs import Store, read_run
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of
 from certmix.runs.logs import ClassCounts, Extent, PublishedLog, distinct_rows, expected_rows, read_published
@@ -336,6 +337,19 @@ class Reading(NamedTuple):
     as_printed: bool = False
     assume_selected: bool = False
     rows: int | None = None
+    noise: str | None = None
+    scale: float | None = None
+
+    def smoothing(self, source: str) -> Smoothing:
+        """Return the noise of a log of probabilities; a splitting's curve is that of uniform noise."""
+        if self.noise in (None, GAUSSIAN):
+            level = self.scale if self.sigma is None else self.sigma
+            if level is None:
+                raise ParameterError(f"{source} does not say its noise: give --noise and --scale, or --sigma")
+            return Smoothing.of(level)
+        if self.scale is None or self.sigma is not None:
+            raise ParameterError(f"{source} does not say how much {self.noise} noise: give --scale alone")
+        return Smoothing("uniform" if self.noise == "splitting" else str(self.noise), self.scale)
 
     def level(self, source: str, known: float | None) -> float:
         """Return the noise level, which a source may know."""
@@ -353,6 +367,9 @@ def read_stored(path: str | Path, how: Reading) -> Stored:
     if isinstance(found, ClassCounts):
         if how.as_printed:
             raise ParameterError(f"{path} holds counts, not printed radii: drop --as-printed")
+        if how.noise is not None or how.scale is not None:
+            told = f"{path} holds counts: noise and scale are for logs of p_lower"
+            raise ParameterError(f"{told}: leave --noise and --scale out")
         return _from_counts(found, how)
     if how.assume_selected:
         raise ParameterError(f"{path} is a log, not a file of class counts: drop --assume-selected")
@@ -361,6 +378,13 @@ def read_stored(path: str | Path, how: Reading) -> Stored:
 
 def _from_log(log: PublishedLog, how: Reading) -> Stored:
     """Take p = Phi(radius / sigma), q = 1 - p: what a log of the robust classifier alone proves."""
+    if log.of_probabilities:
+        return _from_probabilities(log, how)
+    if how.noise is not None or how.scale is not None:
+        raise ParameterError(
+            f"{log.source} has radii, not p_lower: noise and scale are for logs of probabilities: leave "
+            "--noise and --scale out"
+        )
     log, repeated = distinct_rows(log)
     known, as_printed = known_of(log, how.sigma, how.rows), how.as_printed
     own, level = known.run is not None, how.level(log.source, known.sigma)
@@ -404,6 +428,29 @@ def _from_log(log: PublishedLog, how: Reading) -> Stored:
         bounds=ConfidenceBounds(p, 1.0 - p, stated, "log", {}), radius=radius, frequencies=None,
         planned=known.extent.rows, samples=None, bound=known.bound, notes=tuple(notes),
         details=tuple(details), as_printed=as_printed, feature_scale=log.scales,
+    )  # fmt: skip
+
+
+def _from_probabilities(log: PublishedLog, how: Reading) -> Stored:
+    """Take a log's own lower bounds p, and q = 1 - p."""
+    for name in ("failure_probability", "bound"):
+        if getattr(how, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise ParameterError(f"{option}: {log.source} holds no counts: drop {option}")
+    log, repeated = distinct_rows(log)
+    p = np.minimum(log.radius if how.as_printed else log.lowest, 1.0 - 2.0**-53)
+    p = np.where(log.predict < 0, 0.0, p)
+    extent = expected_rows(log.index, None, how.rows)
+    details = _rows_note(len(log), extent, log.cut_off)
+    details += [f"Repeated rows, equal to an earlier one and counted once: {repeated:,}."] * bool(repeated)
+    told = "as printed" if how.as_printed else "the lowest that prints as the log's does"
+    return Stored(
+        source=log.source, kind="log", smoothing=how.smoothing(log.source), label=log.label,
+        selected=np.where(log.abstained, -1, log.predict),
+        bounds=ConfidenceBounds(p, 1.0 - p, math.nan, "log", {}), radius=None, frequencies=None,
+        planned=extent.rows, samples=None, bound=ONE_SIDED,
+        notes=(f"Each p is {told}, a one-sided bound, so that q = 1 - p.",), details=tuple(details),
+        as_printed=how.as_printed,
     )  # fmt: skip
 
 
@@ -468,6 +515,8 @@ def recertify(
     gate: float | None = None,
     standard_temperature: float | None = None,
     tuned: str | None = None,
+    noise: str | None = None,
+    scale: float | None = None,
 ) -> Summary:
     """Return the certified-accuracy table of a run folder, a published log or a file of class counts.
 
@@ -493,6 +542,8 @@ def recertify(
         How many rows a log or file should have.
     gate, standard_temperature, tuned
         As for `certmix.certify`, of run folders; None as the run has.
+    noise, scale
+        As for `certmix.certify`, of logs with a column ``p_lower``; ``splitting`` as ``uniform``.
 
     Raises
     ------
@@ -503,7 +554,7 @@ def recertify(
         "sigma": sigma, "alpha": alpha, "certificates": certificates, "bound": bound,
         "failure_probability": failure_probability, "radii": radii, "as_printed": as_printed,
         "assume_selected": assume_selected, "rows": rows, "gate": gate,
-        "standard_temperature": standard_temperature, "tuned": tuned,
+        "standard_temperature": standard_temperature, "tuned": tuned, "noise": noise, "scale": scale,
     }  # fmt: skip
     return recertified(source, **how).summary
 
@@ -515,6 +566,8 @@ def recertified(
     as_printed: bool = False,
     assume_selected: bool = False,
     rows: int | None = None,
+    noise: str | None = None,
+    scale: float | None = None,
     **changes: Any,
 ) -> Evaluation:
     """Return what `recertify` tabulates; `changes` are of the request, None as the run has it."""
@@ -523,12 +576,16 @@ def recertified(
     if not Path(source).is_dir():
         refuse_of_runs(source, **of_runs)
         bounded = changes.get("failure_probability"), changes.get("bound")
-        how = Reading(sigma, *bounded, as_printed, assume_selected, rows)
+        how = Reading(sigma, *bounded, as_printed, assume_selected, rows, noise, scale)
         stored = read_stored(source, how)
-        named = BY_RADIUS if stored.radius_alone else tuple(CERTIFICATES)
+        named = BY_RADIUS if stored.radius_alone else tuple(stored.smoothing.certificates)
         usual = {"alpha": 1.0, "certificates": named, "radii": _columns_of(stored), "goal": "fixed"}
+        if stored.smoothing.sigma is None:
+            usual |= {"noise": stored.smoothing.kind, "scale": stored.smoothing.scale}
         return _tabulate(stored, CertifyRequest(stored.smoothing.sigma, **{**usual, **given}))
-    refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected, rows=rows)
+    refuse_of_files(
+        source, as_printed=as_printed, assume_selected=assume_selected, rows=rows, noise=noise, scale=scale
+    )
     if is_enumerated(Path(source)):
         return _recounted(Path(source), {**given, **({} if sigma is None else {"sigma": sigma})})
     run = open_run(Path(source), sigma, ballots=bool({"gate", "tuned"} & given.keys()))

@@ -53,6 +53,8 @@ class PublishedLog:
     decimals, cut_off
         Digits after the point where every radius has equally many, otherwise None; whether the last line was
         incomplete, and left out.
+    of_probabilities
+        Whether `radius` and `lowest` hold lower bounds of probabilities (``p_lower``) in place of radii.
     bound, sigma, gate, feature_scale
         Name of the bound that the radii rest on, noise level, gate of the votes, and numbers, separated by
         commas, of what the radii count in; None where the log does not say.
@@ -72,6 +74,7 @@ class PublishedLog:
     sigma: float | None = None
     gate: float | None = None
     feature_scale: str | None = None
+    of_probabilities: bool = False
 
     def __len__(self) -> int:
         return len(self.index)
@@ -84,7 +87,7 @@ class PublishedLog:
     @property
     def abstained(self) -> np.ndarray:
         """bool (m,): no class is predicted, or with radius 0."""
-        return (self.predict < 0) | (self.radius == 0)
+        return (self.predict < 0) | (self.radius <= (0.5 if self.of_probabilities else 0.0))
 
     @property
     def right(self) -> np.ndarray:
@@ -202,8 +205,9 @@ def read_log(path: str | Path) -> PublishedLog:
     """
     lines, ended = _lines(Path(path))
     names = _names(lines)
-    for name in _READ:
-        if names.count(name) > 1 or (name in _NEEDED and name not in names):
+    column = "p_lower" if "p_lower" in names and "radius" not in names else "radius"
+    for name in (column, *(one for one in _READ if one != "radius")):
+        if names.count(name) > 1 or (name in (column, *_NEEDED) and name not in names):
             raise DataError(
                 f"{path} has {names.count(name) or 'no'} columns named {name!r}: a certification log has a "
                 f"header such as '{' '.join(_NAMES)}', separated by tabs"
@@ -217,12 +221,15 @@ def read_log(path: str | Path) -> PublishedLog:
         np.array(table.read(name, _whole, "a whole number >= 0"), np.int64) for name in _NAMES[:2]
     )
     predict = np.array(table.read("predict", partial(_whole, least=-1), "a class, or -1"), np.int64)
-    radii = table.read("radius", partial(_number, fits=lambda r: r >= 0), "a number >= 0")
+    fits, kind = (lambda r: r >= 0), "a number >= 0"
+    if column == "p_lower":
+        fits, kind = (lambda p: 0 <= p <= 1), "a number from 0 to 1"
+    radii = table.read(column, partial(_number, fits=fits), kind)
     radius = np.array(radii, np.float64)
     endless = np.isinf(radius)
     for row in np.flatnonzero(endless & (predict >= 0)).tolist():
         raise table.fault(row, "radius", "finite, though a class is predicted")
-    place = names.index("radius")
+    place = names.index(column)
     texts = ["0" if no else row[place] for (_, row), no in zip(table.rows, endless.tolist(), strict=True)]
     lowest, level = _lowest(set(texts)), partial(_number, fits=lambda sigma: 0 < sigma < math.inf)
     tails = {None if "e" in text.lower() else len(text.partition(".")[2]) for text in set(texts)}
@@ -233,7 +240,7 @@ def read_log(path: str | Path) -> PublishedLog:
         tuple(table.read("time", str, "") or [""] * len(index)), tails.pop() if len(tails) == 1 else None,
         cut_off, table.common("bound", str.strip, ""), table.common("sigma", level, "a number > 0"),
         table.common("gate", partial(_number, fits=lambda gate: 0 <= gate < 1), "a number from 0 to 1"),
-        table.common("feature_scale", _scales, "numbers above 0, separated by commas"),
+        table.common("feature_scale", _scales, "numbers above 0, separated by commas"), column == "p_lower",
     )  # fmt: skip
 
 

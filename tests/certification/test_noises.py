@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy.optimize import linprog
 from torch import nn
 
 import certmix
+from certmix.certification.stored import recertify
 from certmix.errors import ParameterError
 from certmix.radii import SMOOTHINGS, Smoothing
 from certmix.sampling.ablation import shown_pixels
@@ -192,6 +194,27 @@ def test_what_does_not_fit_is_refused(given, told):
     net = Plane()
     with pytest.raises(ParameterError, match=told):
         certmix.certify(net, (INPUTS, net(INPUTS).argmax(1)), progress=False, samples=200, **given)
+
+
+LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
+
+
+@pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not here")
+@pytest.mark.parametrize(
+    ("name", "noise", "scale", "radii", "shares", "mean"),
+    [
+        ("split-3.5-stabilized", "splitting", 3.5, (0, 0.5, 1, 2, 4), (44.5, 42.4, 40.3, 35.1, 15.6), 1.379),
+        ("uniform-0.5", "uniform", 0.5, (0, 0.5), (76.3, 56.2), 0.387),
+    ],
+)  # fmt: skip
+def test_published_logs_in_l1(name, noise, scale, radii, shares, mean):
+    found = recertify(
+        LOGS / f"l1-{name}-cifar10-10000.tsv", noise=noise, scale=scale * math.sqrt(3), alpha=0.76,
+        radii=radii, certificates=("exact",),
+    )  # fmt: skip
+    row = found.rows[-1]
+    assert [round(100 * share, 1) for share in row.certified_accuracy] == list(shares)
+    assert row.mean_certified_radius == pytest.approx(mean, abs=6e-4) and found.norm == "l1"
 
 
 def test_the_table_of_kinds():
