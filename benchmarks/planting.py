@@ -134,7 +134,7 @@ def _log(planted: Planted) -> None:
 
 
 def _evaluation(wrong: Callable[..., Any]) -> Fault:
-    return Fault(wrong=lambda: patch("certmix.verification.judge.evaluate", wrong))
+    return Fault(wrong=lambda: patch("certmix.certification.publish.evaluate", wrong))
 
 
 def _loose_bound(*given: Any, **named: Any) -> Any:

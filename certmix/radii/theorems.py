@@ -75,8 +75,9 @@ def lipschitz_radius(
             wrong = constants[~(constants >= 0)].flat[0]
             raise ParameterError(f"Lipschitz constant {wrong}: give upper bounds >= 0")
     gap = p[:, None] - rivals - (1.0 - alpha) / alpha - 16 * EPS  # more than its three roundings and mu's
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         each = np.where(gap > 0.0, gap / (own[:, None] + others) * (1 - 4 * EPS), 0.0)
+    each = np.where(own[:, None] + others > 0, np.minimum(each, np.finfo(np.float64).max), each)
     radius: FloatArray = each.min(1)
     return radius
 

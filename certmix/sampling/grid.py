@@ -112,6 +112,18 @@ class Grid:
         distance = math.nextafter(distance, math.inf) if off.any() else 0.0
         return GridPoint(steps.reshape(np.shape(values)).astype(np.int32), distance, is_8bit)
 
+    def is_within(self, values: ArrayLike, lost: float) -> bool:
+        """Whether an input is no farther from its grid point: decided exactly, to the last digit."""
+        point = self.nearest(values)
+        if lost >= point.lost:
+            return True
+        given = np.array(values, np.float64)
+        scale = np.broadcast_to(1.0 if self.scale is None else self.scale, given.shape)
+        rows = zip(given.ravel().tolist(), scale.ravel().tolist(), point.steps.ravel().tolist(), strict=True)
+        unit, power = Fraction(self.per_unit), 1 if self.norm == "l1" else 2
+        off = (abs(Fraction(x) / Fraction(s) - k / unit) ** power for x, s, k in rows)
+        return sum(off, Fraction(0)) <= Fraction(lost) ** power
+
     def value(self, steps: ArrayLike) -> NDArray[np.float32]:
         """Return the float32 that the network sees for grid points."""
         plain = (np.asarray(steps, np.float64) / self.per_unit).astype(np.float32)

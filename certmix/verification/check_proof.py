@@ -15,11 +15,11 @@ SCALE, BINS, EVERY_LOOK = 65536, 64, ("beta-binomial", "betting")  # steps of sc
 
 
 @cache
-def proved(formula: str, seen: str, *numbers: Fraction) -> bool:  # above 0, for certain
+def proved(formula: Any, seen: str, *numbers: Fraction) -> bool:  # above 0, for certain
     for bits in (64, 128, 256, 512, 1024, 2048, 4096):
         with ctx.workprec(bits):
             exact = [arb(fmpq(*x.as_integer_ratio())) for x in numbers]
-            if (value := FORMULAS[formula](json.loads(seen), *exact)) > 0 or value <= 0:
+            if (value := formula(json.loads(seen), *exact)) > 0 or value <= 0:
                 return bool(value > 0)
     return False
 
@@ -107,7 +107,7 @@ FORMULAS: dict[str, Any] = {  # above 0: m < mean of e but for delta; margin > m
 }  # fmt: skip
 
 
-def fails(proof: Any) -> Any:  # yields (index or None, what)
+def fails(proof: Any, formulas: Any = FORMULAS, most: float = sys.float_info.max) -> Any:  # index, what
     kept = json.dumps({name: part for name, part in proof.items() if name != "digest"}, sort_keys=True)
     budget, sigma = Fraction(proof["failure_probability"]), Fraction(proof["sigma"])
     root = Fraction(isqrt((proof.get("stretch", 1) << 200) - 1) + 1, 1 << 100)  # of it, or more
@@ -124,7 +124,7 @@ def fails(proof: Any) -> Any:  # yields (index or None, what)
                 at, parts = Fraction(e["at"]), len(groups[k]) * (among if k else min(2, len(groups)))
                 look = "any" if "any" in shares and e["bound"] in EVERY_LOOK else str(e["samples"])
                 below, delta = abs((k > 0) - at), budget * shares.get(look, Fraction(0)) / parts
-                if below and not (delta and proved(e["bound"], json.dumps(e), delta, below)):
+                if below and not (delta and proved(formulas[e["bound"]], json.dumps(e), delta, below)):
                     yield one["index"], f"{e['at']} is not proved by {e}"
             p, *q = [[Fraction(e["at"]) for e in group] for group in groups]
             if len(p) == 1:  # of means: one rival of all is the true runner-up, and a sum of 1 says more
@@ -135,9 +135,10 @@ def fails(proof: Any) -> Any:  # yields (index or None, what)
             sizes = json.dumps(proof.get("of", [len(p), *map(len, q)]))
             on.append((sizes, means or [*map(Fraction, view["logits"])]))
         for row, radius, count in zip(proof["rows"], one["radii"], counts, strict=True):
-            alpha, t = Fraction(row["alpha"]), (Fraction(radius) * root + Fraction(one["lost"])) / sigma
+            alpha, t = Fraction(row["alpha"]), Fraction(min(most, radius)) * root + Fraction(one["lost"])
             mu, (sizes, means) = 1 / alpha - 1 + Fraction(alpha < 1, 2**22), on[row["view"]]
-            if radius and not proved(row["certificate"], sizes, mu, t, *means):
+            seen = formulas[row["certificate"]], sizes, mu, t / sigma, *means
+            if radius and not (radius <= most and proved(*seen)):
                 yield one["index"], f"radius {radius} of {row['certificate']}, alpha {row['alpha']}"
             if radius and one["views"][row["view"]]["selected"] == one["label"]:
                 count[:] = [n + (radius >= column) for n, column in zip(count, row["columns"], strict=True)]

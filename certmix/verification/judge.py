@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -40,7 +40,7 @@ from certmix.sampling.schedule import looks
 from certmix.text import floor_digits
 from certmix.types import CertifiedAccuracy, CleanAccuracy, Dataset, FloatArray, IntArray, Status
 from certmix.verification import plain, population
-from certmix.verification.check_proof import fails, proved
+from certmix.verification.check_proof import FORMULAS, fails, proved
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
 from certmix.verification.claim import Terms
 from certmix.verification.groups import checksum_of, groups_of
@@ -53,7 +53,7 @@ from certmix.verification.guarantee import (
     parse_guarantee,
     relative_claims,
 )
-from certmix.verification.proof import INEQUALITIES, proof_of
+from certmix.verification.proof import INEQUALITIES, formulas_of, proof_of
 from certmix.verification.requirements import Requirement, written
 from certmix.verification.stored import Run, impossible, load, opened
 
@@ -111,7 +111,7 @@ def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> 
 
 
 def _sampled(run: Run, request: CertifyRequest, records: Records) -> Derived:
-    every = evaluate(records, run.standard, request, len(records))
+    every = _evaluated(run, request, records)
     found, records = every.outcomes, Records.of(every.records)
     if not len(records):
         raise NothingFollowsError("inputs", None, "no input is finished yet")
@@ -170,6 +170,14 @@ def _counted(run: Run, request: Enumerated, indices: IntArray, labels: IntArray)
     return Derived(found, right, tables, clean_accuracy(found), None, Faults())
 
 
+def _evaluated(run: Run, request: CertifyRequest, records: Records) -> Evaluation:
+    """Return what certmix makes of records: what it made of the run, where that is of the same."""
+    with suppress(CertmixError):
+        if np.array_equal(run.evaluation.outcomes.indices, records.indices):
+            return run.evaluation
+    return evaluate(records, run.standard, request, len(records))
+
+
 def _proved(run: Run, request: DeterministicRequest, indices: IntArray, labels: IntArray) -> Derived:
     if isinstance(request, Enumerated):
         return _counted(run, request, indices, labels)
@@ -214,7 +222,7 @@ def _verified(run: Run, request: Margin, index: int, logits: FloatArray, alpha: 
     if best > 0 and request.arithmetic == "float32":  # it holds for what the network gave, too
         mu = 1 / Fraction(alpha) - 1 + Fraction(alpha < 1, 2**22)
         z = sorted(map(Fraction, logits.tolist()), reverse=True)
-        if not proved("constant of probabilities", "null", mu, Fraction(0), *z):
+        if not proved(FORMULAS["constant of probabilities"], "null", mu, Fraction(0), *z):
             raise refusal(f"radius {best!r}, and the clean margin is too small")
     elif best > 0 and (margin := plain.softmax_margin(logits)) < (1 - alpha) / alpha - MARGIN_SLACK:
         raise refusal(f"radius {best!r} with a clean margin of {margin:.4g}")
@@ -298,10 +306,13 @@ def _prove(run: Run, found: Derived) -> tuple[Faults, str]:
         proof = proof_of(run.request, run.classes, found.found, found.tables, found.numbers)
     except ParameterError as error:
         return [], str(error)
-    return [(index, text if index is None else f"input {index}: {text}") for index, text in fails(proof)], ""
+    return [
+        (index, text if index is None else f"input {index}: {text}")
+        for index, text in fails(proof, formulas_of(proof))
+    ], ""
 
 
-def write_proof(folder: Path, path: Path) -> CheckResult:
+def write_proof(folder: Path | Run, path: Path) -> CheckResult:
     """Write the proof of a run's table, for `certmix.verification.check_proof` to check by itself.
 
     ParameterError if it rests on something that this script does not know, or that is not proved so.
@@ -316,7 +327,7 @@ def write_proof(folder: Path, path: Path) -> CheckResult:
     try:
         found = derive_figures(run, wanted, labels)
     except NothingFollowsError as error:
-        raise RunError(f"{folder}: {error.args[-1]}: no proof of it can be written") from None
+        raise RunError(f"{run.folder}: {error.args[-1]}: no proof of it can be written") from None
     proof = proof_of(run.request, run.classes, found.found, found.tables, found.numbers)
     if own := sorted(set(proof["inequalities"]) - set(INEQUALITIES)):
         raise ParameterError(f"{', '.join(own)}: check_proof.py knows no inequality of it: leave --proof out")
@@ -350,7 +361,7 @@ def figure_faults(
             continue
         for votes, end, at in ((hits, low, Fraction(low)), (images - hits, high, 1 - Fraction(high))):
             seen = json.dumps({"samples": images, "votes": votes})
-            if at and not proved("clopper-pearson", seen, tail, at):
+            if at and not proved(FORMULAS["clopper-pearson"], seen, tail, at):
                 yield "intervals", f"{end} is no end at radius {column:g}, of {hits} in {images} inputs"
     mean, finite = row.mean_certified_radius, bool(np.isfinite(radii).all())
     if np.isnan(mean) or (finite and Fraction(mean) * images > sum(map(Fraction, radii.tolist()))):

@@ -24,7 +24,7 @@ from certmix.radii import CERTIFICATES, Smoothing
 from certmix.runs.records import Records, pieces
 from certmix.sampling.schedule import looks, share
 from certmix.types import CertifiedAccuracy, FloatArray, IntArray
-from certmix.verification.check_proof import FORMULAS, proved
+from certmix.verification.check_proof import FORMULAS
 
 FORMAT = "certmix-proof 1"
 Claim = dict[str, Any]
@@ -144,12 +144,7 @@ def proof_of(
     ]  # fmt: skip
     names |= {str(row["certificate"]) for row in rows}
     for name in names:
-        add = BOUNDS.get(name) or CERTIFICATES.get(name)
-        if name not in INEQUALITIES and add is not None and add.formula is not None:
-            if FORMULAS.get(name) is not add.formula:
-                proved.cache_clear()
-            FORMULAS[name] = add.formula
-        elif name not in INEQUALITIES:
+        if name not in INEQUALITIES and _formula(name) is None:
             raise ParameterError(f"{name} has no formula= by which it could be proved (docs/extending.md)")
     proof = {
         "format": FORMAT, "sigma": sigma, "failure_probability": delta, "classes": classes, "shares": shares,
@@ -157,6 +152,16 @@ def proof_of(
         **about, "rows": rows, "inputs": [one | more for one, more in zip(inputs, rests_on, strict=True)],
     }  # fmt: skip
     return proof | {"digest": digest_of(proof)}
+
+
+def formulas_of(proof: dict[str, Any]) -> dict[str, Any]:
+    """Return by name the formulas that decide a proof: the script's, and those of added bounds."""
+    return FORMULAS | {name: _formula(name) for name in proof["inequalities"] if name not in INEQUALITIES}
+
+
+def _formula(name: str) -> Any:
+    add = BOUNDS.get(name) or CERTIFICATES.get(name)
+    return None if add is None else add.formula
 
 
 def _of_logits(logits: FloatArray) -> Iterator[Claim]:

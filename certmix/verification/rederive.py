@@ -34,7 +34,7 @@ from certmix.runs.records import Answers, Records, having, places_of
 from certmix.runs.sources import Loaded
 from certmix.sampling import resolve_device
 from certmix.sampling.ballots import LEVELS
-from certmix.sampling.grid import lost_by
+from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
 from certmix.sampling.noise import STREAMS, NoiseKey, noise_fingerprint
 from certmix.sampling.schedule import look, looks, share
@@ -55,7 +55,7 @@ ROUNDING = 1e-9
 
 
 def rederive(
-    run: Path,
+    run: Path | Run,
     *,
     dataset: Dataset | None = None,
     models: Mapping[str, nn.Module] | None = None,
@@ -70,7 +70,7 @@ def rederive(
     cannot be loaded, may not run, or is not there yet.  RunError if the folder cannot be read, or is of
     another study.
     """
-    chosen, loaded = resolve_device(device), load(Path(run))
+    chosen, loaded = resolve_device(device), load(run)
     reloaded = reload(loaded.folder, loaded.description, dataset, models, chosen, run_code)
     data = reloaded.dataset
     if data is not None and len(data) != loaded.description["data"]["inputs"]:
@@ -103,12 +103,11 @@ def check_published(run: Run) -> CheckResult:
     """Are the tables, log and plots in a run's folder what certmix makes of its numbers?"""
     check, again = PUBLISHED, "restore it, or repeat the run's command, which writes it again"
     versions, drawn, plots = run.description["versions"], version(PLOTTER), dict[str, Any]()
-    held = run.records if isinstance(run.request, CertifyRequest) else None
     try:
+        evaluation = run.evaluation
+        if not evaluation.summary.complete:
+            return unchecked(check, "the run is not finished: its tables may be of fewer inputs")
         with publish.opened(run.folder, run.description) as (request, store):
-            evaluation = publish.derive(request, store, run.description, held)
-            if not evaluation.summary.complete:
-                return unchecked(check, "the run is not finished: its tables may be of fewer inputs")
             if alike := versions.get(PLOTTER) == drawn:
                 plots = publish.plots_of(evaluation, request, store, run.description)
         found = differences(run.folder, publish.texts_in(request, evaluation), plots)
@@ -303,7 +302,9 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
     stored, many = run.description.get("noise"), f"{len(records):,}"
     coordinates: Any = stored.get("coordinates") if isinstance(stored, dict) else None
     eps = noise_error(request.smoothing, coordinates) if is_whole(coordinates) else 0.0
-    averaged = BOUNDS[request.bound].averaged
+    averaged, kind = BOUNDS[request.bound].averaged, request.smoothing
+    # Of noise that replaces values nothing is rounded.
+    grid = None if kind.entry.law is None else Grid.of(kind, None if data is None else data.scale)
     fixed = int(run.meta.get("fixed_samples", 0))
     first = ", ".join(str(look(k)) for k in range(3))
     good = {
@@ -345,8 +346,8 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
             wrong("input checksums", row, " is not what the run stored a checksum of")
         if values.size != coordinates:
             wrong("noise", row, f" has {values.size:,} values, run.json says otherwise")
-        elif not records.lost[row] >= (lost := lost_by(request.smoothing, values, data.scale)) * (1 - 1e-9):
-            wrong("noise", row, f" is {lost:g} from the grid, its radii lose {records.lost[row]:g}")
+        elif grid is not None and not grid.is_within(values, lost := float(records.lost[row])):
+            wrong("noise", row, f" is {grid.nearest(values).lost:g} from the grid, its radii lose {lost:g}")
     for check, text in good.items():
         if data is None and check in ("labels", "input checksums"):
             yield unchecked(check, "the data set cannot be loaded")

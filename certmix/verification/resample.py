@@ -79,7 +79,7 @@ class Again(NamedTuple):
 
 
 def resample(
-    run: Path,
+    run: Path | Run,
     asked: VerifyRequest,
     *,
     dataset: Dataset | None = None,
@@ -99,7 +99,7 @@ def resample(
     """
     if asked.resample == 0:
         return []
-    stored, chosen = load(Path(run)), resolve_device(asked.device)
+    stored, chosen = load(run), resolve_device(asked.device)
     request, described = stored.request, stored.description
     seed = secrets.randbits(48) if asked.new_seed is None else asked.new_seed
     if seed == described["request"].get("seed"):

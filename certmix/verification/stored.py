@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,9 @@ import torch
 from torch import nn
 
 from certmix.bounds.statistics import BINS, SCALE, ScoreStatistics
+from certmix.certification import publish
 from certmix.certification import request as requests
+from certmix.certification.evaluate import Evaluation
 from certmix.certification.request import CertifyRequest, DeterministicRequest
 from certmix.errors import CertmixError, RunError
 from certmix.models.spec import LoadedModel, load_model, wrap_model
@@ -53,6 +56,13 @@ class Run:
         stored = self.description["models"].get("standard")
         return str(stored.get("checksum")) if isinstance(stored, dict) else None
 
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """What certmix makes of the numbers, as when it publishes; CertmixError if nothing follows."""
+        held = self.records if isinstance(self.request, CertifyRequest) else None
+        with publish.opened(self.folder, self.description) as (request, store):
+            return publish.derive(request, store, self.description, held)
+
     @property
     def proved_images(self) -> set[int]:
         """The images of which a run without samples holds all that its request wants."""
@@ -81,8 +91,10 @@ def read_description(run: Path) -> tuple[dict[str, Any], str]:
     return description, study
 
 
-def load(folder: Path) -> Run:
+def load(folder: Path | Run) -> Run:
     """Return what a run folder holds, RunError if it is no run that can be derived again."""
+    if isinstance(folder, Run):
+        return folder
     description, study = read_description(folder)
     sampled = study == CERTIFY
     kind: Any = requests.KINDS[study]

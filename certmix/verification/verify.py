@@ -55,6 +55,7 @@ from certmix.verification.rederive import (
 from certmix.verification.request import VerifyRequest
 from certmix.verification.requirements import Requirement
 from certmix.verification.resample import most_drawn_again, resample
+from certmix.verification.stored import Run as StoredRun
 from certmix.verification.stored import load, opened, read_description
 
 __all__ = ["EXIT_CODES", "Verification", "unchecked", "verify", "verify_guarantee"]
@@ -387,17 +388,18 @@ def verify(
                 raise ParameterError(f"{target} is no run folder: {remedy}")
             return verify_guarantee(read_guarantee(run), request, say=say, progress=progress, again=again)
         given = _given(run, sources)
-        checks = rederive(run, device=request.device, run_code=request.run_code, **given)
+        stored = load(run)
+        checks = rederive(stored, device=request.device, run_code=request.run_code, **given)
         told = None if worst(checks) is Outcome.FAILS or is_finished(run) else unfinished(run)
         if told is None:
-            checks += [] if _changed(checks) else resample(run, request, progress=again, **given)
-            checks += _proof(run, request, checks)
+            checks += [] if _changed(checks) else resample(stored, request, progress=again, **given)
+            checks += _proof(stored, request, checks)
         else:  # no check but this one of a run that contradicts nothing
             checks = [CheckResult("complete run", Outcome.UNCHECKED, told)]
         return Verification(str(run), "run", run, None, tuple(checks))
 
 
-def _proof(run: Path, request: VerifyRequest, checks: Iterable[CheckResult]) -> list[CheckResult]:
+def _proof(run: StoredRun, request: VerifyRequest, checks: Iterable[CheckResult]) -> list[CheckResult]:
     """Write the proof file that was asked for, unless a check fails: none is left of an earlier time."""
     if request.proof is None:
         return []
@@ -490,14 +492,15 @@ def verify_guarantee(
         )
         checks = [*broken, unchecked_("budget", told)]
         return _result(asked, planned.folder, checks, why="the budget is spent", sampling=sampling)
-    checks = broken + rederive(planned.folder, device=request.device, run_code=request.run_code)
-    checks += [] if _changed(checks) else resample(planned.folder, request, progress=again)
+    derived = load(planned.folder)
+    checks = broken + rederive(derived, device=request.device, run_code=request.run_code)
+    checks += [] if _changed(checks) else resample(derived, request, progress=again)
     if worst(checks) is Outcome.FAILS:
         return _result(asked, planned.folder, checks, sampling=sampling)
-    checks += _proof(planned.folder, request, checks)
+    checks += _proof(derived, request, checks)
     positions = spread(len(dataset), guarantee.asked.images)
     labels, parts = np.asarray(dataset.labels)[positions], {k: own[positions] for k, own in groups.items()}
-    found = figures_of(load(planned.folder), planned.indices, labels, parts)
+    found = figures_of(derived, planned.indices, labels, parts)
     verdicts = [judge(one, found, asked.claim.missed) for one, _ in asked.requirements]
     return _result(asked, planned.folder, checks, verdicts, sampling=sampling)
 

@@ -69,6 +69,19 @@ def test_one_value_between_levels_makes_an_input_a_float_input():
     assert point.lost == point.distance > 9e-7
 
 
+@pytest.mark.parametrize("scale", [None, np.array([0.3, 2.0, 1.0])])
+def test_how_far_the_grid_point_is_is_compared_exactly(scale):
+    grid, values = Grid.of(0.5, scale), np.float32([0.1234, -3.3, 7.0001])
+    steps, scales = grid.nearest(values).steps.tolist(), [1.0] * 3 if scale is None else scale.tolist()
+    square = sum(
+        (Fraction(x) / Fraction(s) - k / Fraction(grid.per_unit)) ** 2
+        for x, s, k in zip(values.tolist(), scales, steps, strict=True)
+    )
+    true, lost = math.sqrt(square), grid.nearest(values).lost
+    given = (true * (1 + 1e-15), true * (1 - 1e-15), lost, lost * (1 - 1e-9), 0.0)
+    assert [grid.is_within(values, one) for one in given] == [True, False, True, False, False]
+
+
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, 1e9])
 def test_values_that_no_noise_reaches_are_refused(wrong):
     with pytest.raises(DataError, match="finite and at most"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -27,8 +28,8 @@ from certmix.sampling.ballots import LEVELS, Ballots
 from certmix.sampling.schedule import looks
 from certmix.types import CertifiedRadii
 from certmix.verification import check_proof
-from certmix.verification.check_proof import fails
-from certmix.verification.proof import proof_of
+from certmix.verification.check_proof import FORMULAS, fails
+from certmix.verification.proof import formulas_of, proof_of
 
 SCRIPT = Path(check_proof.__file__)
 CLASSES = 4
@@ -203,6 +204,22 @@ def test_the_script_runs_by_itself(tmp_path):
         run = [sys.executable, "-I", "-W", "error", SCRIPT, path]
         done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert (done.returncode, told in done.stdout + done.stderr) == (code, True), done.stderr
+
+
+def test_no_infinite_radius_is_proved_and_tiny_constants_give_finite_ones():
+    found = of_constant("logits")
+    found["inputs"][0]["radii"][1] = math.inf
+    assert any("radius inf" in text for _, text in fails(found))
+    for of in CONSTANTS_OF:
+        tiny = constant_radius([[3.0, 0.0, -1.0]], 0.8, 1e-320, of, margin_slack_of(0.8))[0]
+        assert 1e300 < tiny[0] < math.inf
+
+
+def test_formulas_of_added_bounds_stay_out_of_the_script(monkeypatch):
+    mine = replace(BOUNDS["clopper-pearson"], name="mine", formula=FORMULAS["clopper-pearson"])
+    monkeypatch.setitem(BOUNDS.data, "mine", mine)
+    found = proof("mine", "fixed", 2)
+    assert list(fails(found, formulas_of(found))) == [] and "mine" not in FORMULAS
 
 
 def test_what_has_no_inequality_is_refused(monkeypatch):

@@ -132,7 +132,7 @@ def test_what_is_not_there_is_unchecked(runs, named, tmp_path):
 
 @pytest.mark.parametrize("check, wrong", [(check, one) for check, wrong in WRONG.items() for one in wrong])
 def test_whatever_the_product_derives_wrongly_is_found(runs, monkeypatch, check, wrong):
-    monkeypatch.setattr("certmix.verification.judge.evaluate", wrong)
+    monkeypatch.setattr("certmix.certification.publish.evaluate", wrong)
     assert check in failing(runs["sequential"])
 
 
