@@ -239,6 +239,7 @@ class Database:
 
         Each transaction moves those of some images in one cell: whatever ends it, nothing is lost.
         """
+        moved = False
         for cell in self.cells():
             [(single,)] = self._rows("SELECT count(*) FROM cells WHERE cell = ?", (cell,))
             [(held,)] = self._rows("SELECT sum(length(images)) FROM blocks WHERE cell = ?", (cell,))
@@ -247,6 +248,9 @@ class Database:
                 last = rows[-1][0]
                 if statements := self.in_blocks(cell, rows):
                     self._commit(*statements)
+                    moved = True
+        if moved:  # a full disk is said now: nobody hears of it when the database is closed
+            self._rows("PRAGMA wal_checkpoint")
 
     def in_blocks(self, cell: str, rows: Sequence[Row]) -> list[Statement]:
         """Return what writes vectors, by increasing image, into a cell's blocks; nothing if kinds differ.

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -377,8 +376,7 @@ class Run:
             described = {name: value for name, value in self.described().items() if name not in kept}
         if described is not None:
             self.describe({**described, **(found or {})})
-        with suppress(RunError):  # of a full disk: nothing but time is lost
-            self.store.gather()
+        self.store.gather()
 
     def close(self, *, keep: bool = True) -> None:
         """Close the database and release the lock; the earlier run stays, or comes back, unless `keep`."""

@@ -572,11 +572,12 @@ def _verify_population(
         raise Interrupted("interrupted before the claim was decided")
     claim = found.claim
     sampling = Sampling(before[0], claim.draws - before[0], before[1], claim.samples - before[1])
-    checks = broken + rederive(run, device=request.device, run_code=request.run_code)
-    checks += [] if _changed(checks) else resample(run, request, progress=again)
+    derived = load(run)
+    checks = broken + rederive(derived, device=request.device, run_code=request.run_code)
+    checks += [] if _changed(checks) else resample(derived, request, progress=again)
     if worst(checks) is Outcome.FAILS:
         return _result(judged_of, run, checks, sampling=sampling)
-    checks += _proof(run, request, checks)
+    checks += _proof(derived, request, checks)
     verdicts = [Judgement(one, *judge_claim(one, claim)) for one, _ in judged_of.requirements]
     return _result(judged_of, run, checks, verdicts, sampling=sampling)
 
