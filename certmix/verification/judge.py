@@ -149,6 +149,8 @@ def _counted(run: Run, request: Enumerated, indices: IntArray, labels: IntArray)
     votes = np.where(ballots % LEVELS >= round(request.gate * LEVELS), ballots // LEVELS, -1)
     shares = np.stack([(votes == label).mean(1) for label in range(run.classes)], 1)
     right = _right(run, indices, shares, labels, request.rows()[1], logits=True)
+    most = np.sort(shares, 1)
+    right["robust"] &= most[:, -1] > most[:, -2]  # a tie is no class
     cell = requests.standard_logits(str(run.standard_checksum)) if "standard" in right else None
     with closing(opened(run.folder, run.classes)) as store:
         found = stored_outcomes(request, store, indices, labels, cell)
