@@ -31,8 +31,14 @@ OTHER = {
     "crop": 8, "label_column": "the class", "feature_scale": (0.8, 1 / 3), "standard": None, "standard_weights": "g's.pt", "standard_normalize": "0.5/0.2",
     "standard_outputs": "probabilities", "standard_files": ("a", "b c"), "robust": "nets.py:h", "robust_weights": "h.pt",
     "robust_normalize": "0/1", "robust_outputs": "logits", "denoiser": "nets.py:d",
-    "robust_files": ("h.json",),
+    "robust_files": ("h.json",), "noise": "laplace", "scale": 1 / 3, "dimension": 12, "all_at_once": True,
 }  # fmt: skip
+WITH = {
+    "noise": {"sigma": None, "scale": 0.25, "certificates": ("exact",), "norm": None},
+    "scale": {"sigma": None, "noise": "uniform", "certificates": ("exact",), "norm": None},
+    "dimension": {"norm": "linf"}, "scores": {"bound": None},
+}  # fmt: skip
+"""What else differs where a field does."""
 ONE_SIDE = {
     "score_temperature": "certify", "relative_precision": "certify", "scores": "soft", "gate": "soft", "tuned": "soft",
 }  # fmt: skip
@@ -79,7 +85,7 @@ def test_the_repeated_command_asks_for_the_same(parsed, kind, name):
     if name in Sources.__struct_fields__:
         sources = sources.replace(**{name: value})
     else:
-        request = request.replace(**{name: value, **({"bound": None} if name == "scores" else {})})
+        request = request.replace(**{name: value, **WITH.get(name, {})})
     again = parsed(repeat_command(Path("run"), described(kind, request, sources)))
     assert again[:2] == (request, sources)
     assert again[2]["output"] == "run"
