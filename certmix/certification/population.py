@@ -172,7 +172,7 @@ def lower_bound(groups: Sequence[tuple[float, FloatArray, IntArray]], failure_pr
 
     >>> one = 0.5, np.array([1.0, 0.0]), np.array([80, 20])
     >>> round(lower_bound([one], 0.001), 3)
-    0.614
+    0.603
     """
     size = sum(int(counts.sum()) for *_, counts in groups)
     wanted, low, high = -math.log(failure_probability) + 1e-9 + 1e-14 * size, 0.0, 1.0

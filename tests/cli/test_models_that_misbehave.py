@@ -187,7 +187,7 @@ def test_every_command_that_runs_a_model_ends_with_2_where_it_leaves(
 ):
     few = ("--images", 4, "--data", problem.options[1], "--robust", f"{nets}:failing")
     assert certify("failing", standard="failing").code == 0
-    assert command("guarantee", "init", "run-failing-failing", "--slack", 0.5).code == 0
+    assert command("guarantee", "init", "run-failing-failing", "--slack", 0.01).code == 0
     both = ("--standard", f"{nets}:failing")
     assert command("nuts", "fit", *few, *both, "--steps", 1, "--output", "fitted").code == 0
     monkeypatch.setenv("CERTMIX_TEST_RAISES", "SystemExit")

@@ -124,6 +124,10 @@ MODES = [
     ),
     Mode("recertify", "log.tsv other.tsv --sigma 0.5", only={"best"}, refused=True),
     Mode("recertify", "counts.txt --sigma 0.5", {"as_printed", "best", "noise", "scale", *OF_RUNS}, {"sigmas": "1"}),
+    Mode(
+        "recertify", "lower.tsv --noise uniform --scale 0.5", values={"noise": "laplace", "scale": "1"},
+        only={"noise", "scale"},
+    ),
     Mode("merge", "a b"),
     Mode("plan", "--throughput 1000 --samples 300", {"cases"}),
     Mode("plan", "--throughput 1000 --samples 300 --like run", {"scenario", "cases"}, {"sigma": "0.5", "like": "log.tsv"}),
@@ -315,6 +319,7 @@ def made(tmp_path_factory) -> Path:
     log = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t3\t3\t0.250\t1\t0:00:01.5\n7\t1\t-1\t0.0\t0\t0:00:01.5\n"
     (folder / "log.tsv").write_text(log)
     (folder / "other.tsv").write_text(log.replace("0.250", "0.412"))
+    (folder / "lower.tsv").write_text("idx\tlabel\tpredict\tp_lower\n0\t3\t3\t0.9\n7\t1\t1\t0.8\n")
     (folder / "counts.txt").write_text("90 10 0\n5 95 1\n100 0 0\n")
     (folder / "sites.txt").write_text("a\n" * 12)
     return folder
