@@ -28,15 +28,16 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
     "input": (
         Limit(
             "other norms",
-            "Gaussian noise gives l2; an l2 ball of radius $r$ holds the l-inf ball of radius "
-            r"$r/\sqrt d$ only",
-            "[`margin`, `lipschitz-constant`](margin-certificates.md) for linf (and l1), "
-            "[`--noise splitting`](splitting.md) for l1",
+            "a radius is of the norm that its table names, and converted ones are small: an l2 ball of "
+            r"radius $r$ holds the linf ball of radius $r/\sqrt d$",
+            "[other noise](norms.md) for l1, l0 and linf; without samples "
+            "[`margin`, `lipschitz-constant`](margin-certificates.md)",
         ),
         Limit(
             "other changes: rotation, blur, weather, patches",
             "they are no small distances",
-            "[`--noise bands`](bands.md) for patches",
+            "[`--noise bands`](bands.md) for patches, [`ablation`](ablation.md) for a few pixels; nothing for "
+            "the others",
         ),
         Limit(
             "that the class is right",
@@ -59,7 +60,7 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
         Limit(
             "images of other than 8-bit values",
             "`--noise splitting` and `bands` speak of images of 256 levels, changed to such images",
-            "[noise](noise.md), with samples, for any real input",
+            "[`laplace`, `uniform`, `ablation`](norms.md), with samples, for any real input",
             (ENUMERATED,),
         ),
     ),

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 BIG = re.compile(r"\\([bB]ig)\s*([(\[)\]])")
 SHORT_FRACTION = re.compile(r"(\\[td]?frac)(\w)(\w)")
 TAG = re.compile(r"\\tag\{([^}]*)\}")
+AFTER, BEFORE = re.compile(r"[.,;:!?)\]]+"), re.compile(r"[(\[]+$")
 
 
 def convert(source: str, *, block: bool) -> str:
@@ -49,6 +50,23 @@ def visit_block(self: HTML5Translator, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def keep_to_punctuation(app: Sphinx, doctree: nodes.document) -> None:
+    """Put a formula and the marks beside it into one span: browsers would begin a line with a full stop."""
+    for formula in list(doctree.findall(nodes.math)):
+        parent, at = formula.parent, formula.parent.index(formula)
+        before, after = (parent[k] if 0 <= k < len(parent) else None for k in (at - 1, at + 1))
+        lead = BEFORE.search(before) if isinstance(before, nodes.Text) else None
+        tail = AFTER.match(after) if isinstance(after, nodes.Text) else None
+        span = nodes.inline("", "", classes=["unbroken"])
+        parent.replace(formula, span)
+        span += [nodes.Text(lead[0] if lead else ""), formula, nodes.Text(tail[0] if tail else "")]
+        if tail:
+            parent.replace(after, nodes.Text(after[tail.end() :]))
+        if lead:
+            parent.replace(before, nodes.Text(before[: lead.start()]))
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("doctree-read", keep_to_punctuation)
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
