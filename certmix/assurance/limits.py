@@ -36,8 +36,8 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
         Limit(
             "other changes: rotation, blur, weather, patches",
             "they are no small distances",
-            "[`--noise bands`](bands.md) for patches, [`ablation`](ablation.md) for a few pixels; nothing for "
-            "the others",
+            "[`--noise bands`](bands.md) for patches, [`ablation`](ablation.md) for a few pixels; nothing "
+            "for the others",
         ),
         Limit(
             "that the class is right",

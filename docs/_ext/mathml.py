@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 BIG = re.compile(r"\\([bB]ig)\s*([(\[)\]])")
 SHORT_FRACTION = re.compile(r"(\\[td]?frac)(\w)(\w)")
 TAG = re.compile(r"\\tag\{([^}]*)\}")
+FENCE = re.compile(r'<mo(?: class="mathopen")?>([|‖{}])</mo>')
+"""Signs that browsers stretch, each by itself: one with an index then sits lower than its partner."""
+CLOSE = ' lspace="0" rspace="0"'
 AFTER, BEFORE = re.compile(r"[.,;:!?)\]]+"), re.compile(r"[(\[]+$")
 
 
@@ -25,7 +28,8 @@ def convert(source: str, *, block: bool) -> str:
     r"""Return MathML; `\big(` is written as `\bigl(` and `\frac1K` with braces, which docutils asks for."""
     source = BIG.sub(lambda found: f"\\{found[1]}{'l' if found[2] in '([' else 'r'}{found[2]}", source)
     source = SHORT_FRACTION.sub(r"\1{\2}{\3}", source).replace(r"\dots", r"\ldots")
-    return str(tex2mathml(" ".join(source.split()), as_block=block))
+    found = str(tex2mathml(" ".join(source.split()), as_block=block))
+    return FENCE.sub(rf'<mo stretchy="false"{CLOSE * (chr(92) + "rvert" in source)}>\1</mo>', found)
 
 
 def written(node: nodes.math | nodes.math_block, source: str) -> str:
