@@ -25,6 +25,7 @@ FILES = {
     "verification.xml": "the same as JUnit",
     "proof.json": "counts, bounds, radii and inequalities behind the table",
     "check_proof.py": "checks the proof without certmix",
+    "check_votes.py": "checks the proof of votes on all cases without certmix",
     "check_population.py": "checks the proof of a claim about a population without certmix",
     "report.html": "the run as a page, without pictures of inputs",
 }

@@ -17,6 +17,7 @@ from certmix.assurance.in_toto import statement_of
 from certmix.assurance.limits import POPULATION
 from certmix.assurance.ml_bom import bom_of
 from certmix.certification.publish import refuse_unfinished
+from certmix.certification.request import Enumerated
 from certmix.errors import CertmixError, ParameterError, RunError, describe
 from certmix.files import digest_of, read_file, unwritable
 from certmix.page import render
@@ -26,7 +27,7 @@ from certmix.runs.sources import Sources
 from certmix.tables.result import Result
 from certmix.tables.table import Table
 from certmix.types import Summary
-from certmix.verification import check_population, check_proof
+from certmix.verification import check_population, check_proof, check_votes
 from certmix.verification.judge import write_proof
 from certmix.verification.outputs import FORMATS
 from certmix.verification.request import VerifyRequest
@@ -160,6 +161,7 @@ def _files(facts: Facts, run: Path) -> dict[str, bytes]:
                 write_proof(run, Path(place) / "proof.json")
                 files["proof.json"] = read_file(Path(place) / "proof.json")
             script = check_population if facts.kind == POPULATION else check_proof
+            script = check_votes if isinstance(facts.request, Enumerated) else script
             source = Path(str(script.__file__))
             files[source.name] = read_file(source)
         except ParameterError as error:

@@ -39,7 +39,7 @@ from certmix.sampling.ballots import LEVELS
 from certmix.sampling.schedule import looks
 from certmix.text import floor_digits
 from certmix.types import CertifiedAccuracy, CleanAccuracy, Dataset, FloatArray, IntArray, Status
-from certmix.verification import plain, population
+from certmix.verification import check_votes, plain, population
 from certmix.verification.check_proof import FORMULAS, fails, proved
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
 from certmix.verification.claim import Terms
@@ -80,7 +80,7 @@ class Derived(NamedTuple):
     right: dict[str, NDArray[np.bool_]]
     tables: tuple[CertifiedAccuracy, ...]
     clean: CleanAccuracy
-    numbers: Evaluation | FloatArray | None
+    numbers: Evaluation | FloatArray | IntArray | None
     records: Faults
 
     def certified(self, rows: Sequence[Asked]) -> Iterator[FloatArray]:
@@ -141,7 +141,7 @@ def _sampled(run: Run, request: CertifyRequest, records: Records) -> Derived:
 
 
 def _counted(run: Run, request: Enumerated, indices: IntArray, labels: IntArray) -> Derived:
-    """Derive a run of votes on all cases; each radius is proved once more, by every rival and every patch."""
+    """Derive a run of votes on all cases."""
     ballots = np.stack([run.cells[request.cell][index] for index in indices.tolist()]).astype(np.int64)
     if (odd := ((ballots < 0) | (ballots >= run.classes * LEVELS)).any(1)).any():
         index = int(indices[odd][0])
@@ -155,21 +155,8 @@ def _counted(run: Run, request: Enumerated, indices: IntArray, labels: IntArray)
     with closing(opened(run.folder, run.classes)) as store:
         found = stored_outcomes(request, store, indices, labels, cell)
     largest = largest_radii(request, votes.shape[1])
-    tables, unit = tabulate(found, request.rows(), request.radii, largest=largest)[0], request.kind.per_unit
-    known: dict[Any, bool] = {}
-    for row, radii in zip(request.rows(), found.radii, strict=True):
-        for index, own, label, radius in zip(
-            indices.tolist(), votes.tolist(), found.robust.tolist(), radii.radius.tolist(), strict=True
-        ):
-            claim = tuple(own), label, row.alpha, round(radius * unit)
-            if radius > 0 and claim not in known:
-                known[claim] = plain.holds_counted(
-                    request.noise, own, label, int(request.scale), claim[-1], row.alpha
-                )
-            if radius > 0 and not known[claim]:
-                told = f"input {index}, alpha {row.alpha:g}: its votes do not prove radius {radius!r}"
-                raise NothingFollowsError("radii", index, told)
-    return Derived(found, right, tables, clean_accuracy(found), None, Faults())
+    tables = tabulate(found, request.rows(), request.radii, largest=largest)[0]
+    return Derived(found, right, tables, clean_accuracy(found), ballots, Faults())
 
 
 def _evaluated(run: Run, request: CertifyRequest, records: Records) -> Evaluation:
@@ -308,14 +295,13 @@ def _prove(run: Run, found: Derived) -> tuple[Faults, str]:
         proof = proof_of(run.request, run.classes, found.found, found.tables, found.numbers)
     except ParameterError as error:
         return [], str(error)
-    return [
-        (index, text if index is None else f"input {index}: {text}")
-        for index, text in fails(proof, formulas_of(proof))
-    ], ""
+    votes = isinstance(run.request, Enumerated)
+    wrong = check_votes.fails(proof) if votes else fails(proof, formulas_of(proof))
+    return [(index, text if index is None else f"input {index}: {text}") for index, text in wrong], ""
 
 
 def write_proof(folder: Path | Run, path: Path) -> CheckResult:
-    """Write the proof of a run's table, for `certmix.verification.check_proof` to check by itself.
+    """Write the proof of a run's table, for a script beside this module to check by itself.
 
     ParameterError if it rests on something that this script does not know, or that is not proved so.
     """
@@ -331,12 +317,11 @@ def write_proof(folder: Path | Run, path: Path) -> CheckResult:
     except NothingFollowsError as error:
         raise RunError(f"{run.folder}: {error.args[-1]}: no proof of it can be written") from None
     proof = proof_of(run.request, run.classes, found.found, found.tables, found.numbers)
-    if own := sorted(set(proof["inequalities"]) - set(INEQUALITIES)):
+    if own := sorted(set(proof.get("inequalities", ())) - set(INEQUALITIES)):
         raise ParameterError(f"{', '.join(own)}: check_proof.py knows no inequality of it: leave --proof out")
     write_atomically(path, json.dumps(proof, separators=(",", ":")).encode())
-    told = (
-        f"{path}: {len(proof['inputs']):,} inputs; check_proof.py checks it without certmix (docs/proof.md)"
-    )
+    script = "check_votes.py" if isinstance(run.request, Enumerated) else "check_proof.py"
+    told = f"{path}: {len(proof['inputs']):,} inputs; {script} checks it without certmix (docs/proof.md)"
     return CheckResult("proof file", Outcome.HOLDS, told)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 
 import numpy as np
 
@@ -46,26 +45,6 @@ def other_votes(records: Records, gate: float) -> Iterator[int]:
                 ballots.kept.take(ballots.at[np.searchsorted(ballots.rows, part)]), classes, gate
             )
             yield from part[(again != look.of(part)).any(1)].tolist()
-
-
-def holds_counted(kind: str, votes: list[int], label: int, width: int, size: int, alpha: float) -> bool:
-    """Whether votes (n,), -1 for an abstention, prove a class at a size: by every rival and every patch.
-
-    Sizes are columns of a patch for ``bands`` of `width` columns, and 1/255 in l1 for ``splitting``.
-    """
-    n, weight = len(votes), Fraction(repr(float(alpha)))
-    mu = 1 / weight - 1 + Fraction(weight < 1, 2**22)
-    own, rivals = votes.count(label), {*votes, -2} - {label, -1}
-    if kind == "splitting":
-        return all(own - votes.count(i) - 2 * size > mu * n for i in rivals)
-    places = range(n - size + 1) if size else range(1)
-    for left in places:
-        patch = set(range(left, left + size))
-        kept = [vote for w, vote in enumerate(votes) if not patch & {(w + k) % n for k in range(width)}]
-        for rival in rivals:
-            if not kept.count(label) - kept.count(rival) - (n - len(kept)) > mu * n:
-                return False
-    return True
 
 
 def sharpened(probabilities: FloatArray, temperature: float) -> FloatArray:

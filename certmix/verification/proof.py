@@ -1,6 +1,7 @@
 """The proof of a run: each published figure with the counts and inequalities that it rests on, as plain data.
 
-`certmix.verification.check_proof` decides the inequalities; it shares no code with what made the figures.
+`certmix.verification.check_proof` decides the inequalities, `certmix.verification.check_votes` those of votes
+on all cases; they share no code with what made the figures.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from certmix.runs.records import Records, pieces
 from certmix.sampling.schedule import looks, share
 from certmix.types import CertifiedAccuracy, FloatArray, IntArray
 from certmix.verification.check_proof import FORMULAS
+from certmix.verification.check_votes import LEVELS
 
-FORMAT = "certmix-proof 1"
+FORMAT, VOTES_FORMAT = "certmix-proof 1", "certmix-votes-proof 1"
 Claim = dict[str, Any]
 Claims = tuple[list[Claim], list[list[Claim]]]
 """Of one image behind a gate: of the class's mean, or of its layers, and of the rivals' groups."""
@@ -89,7 +91,7 @@ def proof_of(
     classes: int,
     found: Outcomes,
     tables: Sequence[CertifiedAccuracy],
-    numbers: Evaluation | FloatArray | None,
+    numbers: Evaluation | FloatArray | IntArray | None,
 ) -> dict[str, Any]:
     """Return the proof of a table as plain data for JSON, see docs/proof.md.
 
@@ -100,20 +102,30 @@ def proof_of(
     found, tables
         Classes and radii of the images, and the table's rows.
     numbers
-        What they rest on: the evaluation of a sampled run, or the logits (m, c) of a given constant; None of
-        propagated margins, of which there is none.
+        What they rest on: the evaluation of a sampled run, the answers (m, n) to all cases, or the logits
+        (m, c) of a given constant; None of propagated margins, of which there is none.
 
     ParameterError if a bound or certificate has no inequality that could be decided.
     """
     if numbers is None:
-        told = "certificate margin is proved by bound propagation, which certmix verify does again"
-        if isinstance(request, Enumerated):
-            told = "votes on all cases need no bound: certmix verify decides their certificates in fractions"
-        raise ParameterError(f"{told}: only runs of sampled certificates and given constants have a file")
+        raise ParameterError(
+            "certificate margin is proved by bound propagation, which certmix verify does again: "
+            "runs of other certificates have a file"
+        )
     radii = np.stack([each.radius for each in found.radii]).T.tolist()
     common = zip(found.indices.tolist(), found.labels.tolist(), radii, strict=True)
     inputs = [{"index": index, "label": label, "radii": own} for index, label, own in common]
     about, formulas = dict[str, Any](), dict[str, str]()
+    if isinstance(request, Enumerated):
+        assert isinstance(numbers, np.ndarray)
+        seen = zip(inputs, found.robust.tolist(), numbers.tolist(), strict=True)
+        votes = {
+            "format": VOTES_FORMAT, "noise": request.noise, "scale": request.scale,
+            "columns": numbers.shape[1] if request.noise == "bands" else None,
+            "level": round(request.gate * LEVELS), "rows": _rows(request, tables, len(inputs)),
+            "inputs": [one | {"selected": own, "answers": answers} for one, own, answers in seen],
+        }  # fmt: skip
+        return votes | {"digest": digest_of(votes)}
     if isinstance(request, CertifyRequest):
         assert isinstance(numbers, Evaluation)
         smoothing = request.smoothing
@@ -129,19 +141,18 @@ def proof_of(
         names = {*map(request.bound_at, request.gates)}
     else:
         assert isinstance(numbers, np.ndarray)
-        assert not isinstance(request, Margin | Enumerated)
+        assert not isinstance(request, Margin)
         over, under = request.given[0].as_integer_ratio()
         sigma, delta, shares, views = f"{under}/{over}", 1.0, {}, [0.0]
-        rests_on, names, layered = _of_logits(numbers), set(), f"constant of {request.given[1]}"
-    rows = [
-        {
-            "classifier": row.classifier, "alpha": row.alpha, "view": views.index(row.gate),
-            "certificate": formulas.get(row.certificate, row.certificate) + layered if names else layered,
-            "columns": list(request.radii),
-            "certified": [round(part * len(inputs)) for part in table.certified_accuracy],
-        }
-        for row, table in zip(request.rows(), tables, strict=True)
-    ]  # fmt: skip
+        rests_on, names, layered = (
+            _of_logits(np.asarray(numbers, np.float64)),
+            set(),
+            f"constant of {request.given[1]}",
+        )
+    rows = _rows(request, tables, len(inputs))
+    for row, of in zip(rows, request.rows(), strict=True):
+        name, row["view"] = of.certificate, views.index(of.gate)
+        row["certificate"] = formulas.get(name, name) + layered if names else layered
     names |= {str(row["certificate"]) for row in rows}
     for name in names:
         if name not in INEQUALITIES and _formula(name) is None:
@@ -152,6 +163,17 @@ def proof_of(
         **about, "rows": rows, "inputs": [one | more for one, more in zip(inputs, rests_on, strict=True)],
     }  # fmt: skip
     return proof | {"digest": digest_of(proof)}
+
+
+def _rows(request: Request, tables: Sequence[CertifiedAccuracy], inputs: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "classifier": row.classifier, "alpha": row.alpha, "certificate": row.certificate,
+            "columns": list(request.radii),
+            "certified": [round(part * inputs) for part in table.certified_accuracy],
+        }
+        for row, table in zip(request.rows(), tables, strict=True)
+    ]  # fmt: skip
 
 
 def formulas_of(proof: dict[str, Any]) -> dict[str, Any]:

@@ -44,8 +44,8 @@ class VerifyRequest(Settings, frozen=True):
     proof: Annotated[
         str | None,
         Option(
-            "Write the counts, bounds and inequalities behind the table, for check_proof.py to check without "
-            "certmix.",
+            "Write the counts or votes behind the table and what follows, for a script (docs/proof.md) to "
+            "check without certmix.",
             metavar="FILE",
         ),
     ] = None

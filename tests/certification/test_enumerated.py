@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import subprocess
+import sys
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +20,13 @@ from certmix.certification.shards import merge
 from certmix.certification.stored import recertify
 from certmix.certification.trade_off import trade_off
 from certmix.errors import CertmixError, DataError, ModelError, ParameterError, RunError
+from certmix.files import digest_of
+from certmix.radii.counted import votes_ahead
+from certmix.radii.enumerated import Counted
 from certmix.runs import Store
 from certmix.runs.folder import DATABASE
 from certmix.runs.sources import Sources
+from certmix.verification import check_votes
 from certmix.verification.falsify.falsify import attack_claims, falsify, read_claims, replay
 from certmix.verification.guarantee import parse_guarantee
 from certmix.verification.request import FalsifyRequest, VerifyRequest
@@ -97,6 +106,62 @@ def test_a_run_is_verified_attacked_in_vain_and_caught_where_it_claims_more(sour
     assert checks["radii again"].outcome == "fails" and 0 in checks["radii again"].images
     assert checks["published files"].outcome == "fails"
     assert [one.claim.index for one in falsify(folder, attack, sources=given).attacked] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("gate", [0.0, 0.5])
+@pytest.mark.parametrize("kind", NETS)
+def test_the_script_proves_votes_and_notices_a_change_of_any_number(sources, tmp_path, kind, gate):
+    given, path, lines = sources(kind), tmp_path / "proof.json", Path(check_votes.__file__).read_text()
+    run_certify(asked(kind, gate=gate), given, output=tmp_path / "run")
+    told = verify(tmp_path / "run", VerifyRequest(resample=0, proof=str(path)), sources=given)
+    assert "check_votes.py" in next(one.message for one in told.checks if one.check == "proof file")
+    assert len(lines.splitlines()) <= 150 and "certmix" not in lines.partition("import hashlib")[2]
+    script = [sys.executable, "-I", "-S", "-W", "error", check_votes.__file__, path]
+    assert subprocess.run(script, capture_output=True, text=True, check=True).stdout == "proved\n"
+    proof = json.loads(path.read_text())
+    assert not list(check_votes.fails(proof)) and all(proof["inputs"][0]["radii"])
+
+    changes: dict[str, dict] = {}
+
+    def changed(what):
+        return changes.setdefault(what, copy.deepcopy(proof))
+
+    step = 1 if kind == "bands" else 1 / 255
+    for row, radius in enumerate(proof["inputs"][0]["radii"]):
+        for more in (radius + step, 1e9, float("nan"), -1.0):
+            changed(f"radius {row}: {more}")["inputs"][0]["radii"][row] = more
+        changed(f"certified of row {row}")["rows"][row]["certified"][0] -= 1
+        changed(f"alpha of row {row}")["rows"][row]["alpha"] = 0.51
+        changed(f"columns of row {row}")["rows"][row]["columns"][0] = 9.0
+    for case in range(len(proof["inputs"][0]["answers"])):  # exact: each vote counts
+        changed(f"answer {case}")["inputs"][0]["answers"][case] = 2 * 20 + 19
+    for what, value in (("scale", proof["scale"] * 2), ("level", 20), ("noise", "none")):
+        changed(what)[what] = value
+    for what in ("selected", "label"):
+        changed(what)["inputs"][0][what] = 2
+    changed("no class")["inputs"][0]["selected"] = -1
+    changed("an answer less")["inputs"][0]["answers"].pop()
+    for what, one in changes.items():
+        assert [text for _, text in check_votes.fails(one)][:1] == ["the file was changed"], what
+        one["digest"] = digest_of({name: part for name, part in one.items() if name != "digest"})
+        assert list(check_votes.fails(one)), what
+
+
+def test_the_script_decides_as_the_product_does():
+    """Random votes: the largest radius holds, the next does not, for both kinds, with abstentions."""
+    rng = np.random.default_rng(3)
+    votes = np.where(rng.random((60, 9)) < 0.8, 1, rng.integers(-1, 3, (60, 9)))
+    for kind, scale in (("bands", 2.0), ("splitting", 9 / 510)):
+        counted = Counted.of(votes, 3)
+        for alpha in (0.6, 0.76, 0.9, 1.0):
+            radii = counted.radii(kind, scale, [(EXACT, alpha)])[0].radius * (1 if kind == "bands" else 255)
+            for own, label, size in zip(votes.tolist(), counted.selected.tolist(), radii, strict=True):
+                ahead = votes_ahead(alpha, 9)
+                margins = [
+                    check_votes.least_margin(kind, own, label, int(scale) or 1, k) for k in range(10)
+                ] if label >= 0 else []  # fmt: skip
+                assert sum(one >= ahead for one in margins) == (round(size) + 1 if size else
+                    int(bool(margins) and margins[0] >= ahead))  # fmt: skip
 
 
 def test_a_finding_is_judged_again(sources, tmp_path):

@@ -102,7 +102,7 @@ def test_evidence_is_valid_and_says_what_was_verified(evidence, kind):
     made = evidence(kind)
     assert made.exit_code == 0
     proof = {"proof.json", "check_proof.py"} if kind == "margin" else set()
-    assert set(FILES) - set(made.files) == proof | {"check_population.py"}
+    assert set(FILES) - set(made.files) == proof | {"check_population.py", "check_votes.py"}
     assert {path.name: digest_of(path.read_bytes()) for path in made.folder.iterdir()} == made.files
 
     told = read(made, "statement.json")
@@ -291,7 +291,10 @@ def test_votes_on_all_cases_of_models_that_are_objects(tmp_path, empty_plots):
     ]  # nothing vouches for an object
     found = metrics(check_bom((made.folder / "ml-bom.cdx.json").read_text()))
     assert any(name.startswith("certified accuracy at l1 radius >= 1/255: mixed") for name in found)
+    words = [sys.executable, "-S", made.folder / "check_votes.py", made.folder / "proof.json"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "proved\n"
     argument = (made.folder / "argument.md").read_text()
+    assert "python check_votes.py proof.json" in argument and "ball arithmetic" not in argument
     assert "answers in all cases" in argument and "random bits" not in argument and "8-bit" in argument
 
 
