@@ -103,6 +103,8 @@ class Proving(Recipe):
         shown.views.refuse(images, dataset.name)
         with full_float32():
             shown.check(images[0], self.passes.batch_size, self.loaded.robust.name)
+        assert isinstance(self.request, Enumerated)
+        self.request.refuse_wider(images.shape[-1])
 
     def look_at(self, found: Outcomes) -> None:
         """Point out a robust model near chance."""

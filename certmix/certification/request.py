@@ -634,6 +634,14 @@ class Enumerated(Proved, frozen=True):
         if self.noise == "bands" and not self.scale.is_integer():
             raise ParameterError(f"scale = {self.scale:g}: bands are so many whole columns wide: give 4, say")
 
+    def refuse_wider(self, columns: int) -> None:
+        """Refuse patches that do not lie within images of so many columns: ParameterError."""
+        if self.noise == "bands" and (widest := max(self.radii, default=0)) > columns:
+            raise ParameterError(
+                f"a patch of {widest:g} columns does not lie within images of {columns}: "
+                f"give --patch {columns} or less"
+            )
+
     @property
     def kind(self) -> Enumeration:
         """The kind of smoothing."""

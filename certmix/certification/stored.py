@@ -635,9 +635,10 @@ def _recounted(folder: Path, given: dict[str, Any]) -> Evaluation:
     with open_enumerated(folder) as (request, store, described):
         names = {role: named(model)[0] for role, model in described["models"].items()}
         about = {**names, "data": named(described["data"])[0]}
-        found = evaluate_proved(
-            request.replace(**given), store, planned_images(store, request.images), described, **about
-        )
+        asked = request.replace(**given)
+        for index in sorted(store.known(request.cell))[:1]:
+            asked.refuse_wider(store.read(request.cell, [index]).shape[1])
+        found = evaluate_proved(asked, store, planned_images(store, request.images), described, **about)
     summary = replace(found.summary, details=(*found.summary.details, NOT_CHECKED))
     return replace(found, summary=summary)
 

@@ -201,6 +201,30 @@ def test_what_a_kind_says_nothing_of_is_refused(sources, tmp_path):
             asked("bands", **wrong)
 
 
+def test_a_patch_wider_than_the_image_is_refused(sources, tmp_path):
+    told = "a patch of 9 columns does not lie within images of 8: give --patch 8 or less"
+    with pytest.raises(ParameterError, match=told):
+        run_certify(asked("bands", radii=(1.0, 9.0)), sources("bands"), in_memory=True)
+    run_certify(asked("bands", patch=8), sources("bands"), output=tmp_path / "run")
+    with pytest.raises(ParameterError, match=told):
+        recertify(tmp_path / "run", radii=(9.0,))
+
+
+def test_a_tie_of_all_votes_is_no_class_to_verify_either(sources, tmp_path):
+    """Half of the bands answer the label, half another: h is wrong there, and its clean accuracy says so."""
+
+    class Halves(Brightest):
+        def forward(self, shown):
+            left = shown[:, -1, 0, :4].amax(1)
+            return torch.stack([0 * left, 3 * left, 3 - 3 * left], 1)
+
+    given = sources("bands").replace(robust=Halves().eval())
+    found = run_certify(asked("bands", scale=1.0), given, output=tmp_path / "run")
+    assert found.outcomes.robust.tolist() == [-1] * 4 and found.summary.clean_accuracy.robust == 0
+    checks = verify(tmp_path / "run", VerifyRequest(resample=0), sources=given).checks
+    assert not [str(one) for one in checks if one.outcome == "fails"]
+
+
 def test_a_model_whose_answers_depend_on_other_cases_is_refused(sources):
     class Mixing(Brightest):
         def forward(self, shown):
