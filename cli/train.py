@@ -12,6 +12,7 @@ from msgspec import to_builtins
 
 from certmix.errors import ModelError
 from certmix.progress import bar
+from certmix.radii.smoothings import GAUSSIAN
 from certmix.sampling.devices import PRECISIONS
 from certmix.training.recipes import RECIPES, Recipe, make_recipe
 
@@ -21,6 +22,7 @@ from .progress import out, say
 EPILOG = """\b
 Examples:
   certmix train gaussian --sigma 0.5 --data cifar-10-batches-bin --output models
+  certmix train gaussian --noise ablation --scale 75 --data cifar-10-batches-bin
   certmix train adversarial --norm l2 --eps 0.5 --data cifar-10-batches-bin
   certmix train denoiser --sigma 0.5 --classifier mymodel.py:net --data cifar-10-batches-bin
   certmix certify --sigma 0.5 --alpha 0.76 --robust models/cifar10-gaussian-0.50.json
@@ -28,7 +30,8 @@ Examples:
 
 OF_RECIPES = {
     "noise_sigma": ("gaussian", "denoiser"), "classifier": ("denoiser",),
-    "consistency": ("gaussian", "splitting", "bands"), "scale": ("splitting", "bands"),
+    "consistency": ("gaussian", "splitting", "bands"), "scale": ("gaussian", "splitting", "bands"),
+    "noise": ("gaussian",),
     "norm": ("adversarial",), "eps": ("adversarial", "interval"), "sharpen_alpha": ("interval",),
 }  # fmt: skip
 """Options that only some recipes take."""
@@ -58,7 +61,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train a model by a recipe.
 
-    'standard', 'gaussian' (noise), 'splitting' or 'bands' (what kinds of
+    'standard', 'gaussian' (noise of a kind), 'splitting' or 'bands' (what kinds of
     smoothing show that go through every case), 'adversarial' (PGD), 'interval'
     (bounds that propagation verifies) or 'denoiser' (goes in front of a
     classifier).
@@ -70,6 +73,10 @@ def train(
     for option, recipes in OF_RECIPES.items():
         if recipe not in recipes:
             refuse_unused([option], f"is for recipe {' and '.join(recipes)}")
+    if recipe == GAUSSIAN and changes.get("noise", GAUSSIAN) == GAUSSIAN:
+        refuse_unused(["scale"], "is of other noise: add --noise, or")
+    elif recipe == GAUSSIAN:
+        refuse_unused(["noise_sigma"], "is of gaussian noise: give --scale, or")
     from certmix.data import load
     from certmix.sampling import resolve_device
     from certmix.training import train_to_folder

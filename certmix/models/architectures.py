@@ -1,12 +1,13 @@
 """The small networks that certmix trains and ships.
 
-All take images in [0, 1], shape (N, 3, H, W), and normalise inside; `BandNet` takes one channel more, of what
-is shown.  `Denoiser` returns images, the others logits, shape (N, classes).
+All take images in [0, 1], shape (N, 3, H, W), and normalise inside; `BandNet` and a masked `ResidualNet`
+take one channel more, of what is shown.  `Denoiser` returns images, the others logits, shape (N, classes).
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,7 +63,9 @@ class _Residual(nn.Module):
 class ResidualNet(nn.Module):
     """A residual net whose stem already halves the resolution: built for sampling throughput.
 
-    `stages` gives the channels of each block; each stage after the first halves the resolution again.
+    `stages` gives the channels of each block; each stage after the first halves the resolution again.  A
+    `masked` net takes a last channel that is 1 where a pixel is shown and 0 where it is hidden: hidden pixels
+    are the mean, and the stem sees the channel as well.
     """
 
     def __init__(
@@ -70,11 +73,12 @@ class ResidualNet(nn.Module):
         stages: tuple[tuple[int, ...], ...] = ((32,), (96, 96), (192, 192)),
         classes: int = 10,
         stem_stride: int = 2,
+        masked: bool = False,
     ) -> None:
         super().__init__()
-        channels = stages[0][0]
+        channels, self.masked = stages[0][0], masked
         self.normalize = Normalize(CIFAR10_MEAN, CIFAR10_STD)
-        self.stem, self.norm = _convolution(3, channels, stem_stride), nn.BatchNorm2d(channels)
+        self.stem, self.norm = _convolution(3 + masked, channels, stem_stride), nn.BatchNorm2d(channels)
         blocks = []
         for number, stage in enumerate(stages):
             for position, width in enumerate(stage):
@@ -84,7 +88,12 @@ class ResidualNet(nn.Module):
         self.head = nn.Linear(channels, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.stem(self.normalize(images))))
+        if self.masked:
+            shown = images[:, 3:]
+            x = torch.cat([self.normalize(images[:, :3]) * shown, shown], 1)
+        else:
+            x = self.normalize(images)
+        x = F.relu(self.norm(self.stem(x)))
         return self.head(self.blocks(x).mean((2, 3)))
 
 
@@ -242,6 +251,7 @@ DENOISER = "denoiser"
 
 ARCHITECTURES = {
     "residual": ResidualNet,
+    "masked": partial(ResidualNet, masked=True),
     "conv": ConvNet,
     "interval": IntervalNet,
     "band": BandNet,

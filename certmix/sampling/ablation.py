@@ -37,6 +37,14 @@ def shown_pixels(key: NoiseKey, samples: Tensor, pixels: int, kept: int) -> Tens
     return shown
 
 
+def random_ablation(images: Tensor, kept: float, generator: torch.Generator) -> Tensor:
+    """Return images (m, c, rows, columns) as a model sees them, (m, c + 1, ...): `kept` pixels of each."""
+    draws = torch.rand(images[:, :1].flatten(1).shape, generator=generator, device=images.device)
+    mask = torch.zeros_like(draws, dtype=images.dtype).scatter_(1, draws.topk(int(kept)).indices, 1.0)
+    mask = mask.view_as(images[:, :1])
+    return torch.cat([images * mask, mask], 1)
+
+
 class Ablation:
     """Copies of inputs on one device of which some pixels are shown, as the network sees them."""
 

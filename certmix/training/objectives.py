@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from certmix.attacks.geometry import make_ball
+from certmix.sampling.ablation import random_ablation
 from certmix.sampling.bands import random_bands
 from certmix.sampling.splitting import random_splits
 from certmix.training.intervals import interval_pass, warm_up_terms, worst_case_logits
@@ -45,11 +46,16 @@ def smoothed(
 
 def noisy(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """Return images in [0, 1] as the base model sees them under one draw of the recipe's noise each."""
-    if recipe.name == "splitting":
-        return random_splits(images, recipe.scale, generator)
-    if recipe.name == "bands":
-        return random_bands(images, recipe.scale, generator)
-    return images + torch.empty_like(images).normal_(0, recipe.noise_sigma, generator=generator)
+    shown = {"splitting": random_splits, "bands": random_bands, "ablation": random_ablation}.get(recipe.kind)
+    if shown is not None:
+        return shown(images, recipe.scale, generator)
+    noise = torch.empty_like(images)
+    if recipe.kind == "uniform":
+        return images + noise.uniform_(-recipe.scale, recipe.scale, generator=generator)
+    if recipe.kind == "laplace":  # the difference of two exponentials
+        noise.exponential_(1 / recipe.scale, generator=generator)
+        return images + noise - torch.empty_like(images).exponential_(1 / recipe.scale, generator=generator)
+    return images + noise.normal_(0, recipe.noise_sigma, generator=generator)
 
 
 def adversarial(

@@ -10,11 +10,14 @@ from msgspec import Meta
 
 from certmix.errors import ParameterError, check_choice
 from certmix.models.zoo import ZOO_FOLDER, Card, zoo_card
+from certmix.radii.smoothings import GAUSSIAN, Smoothing
 from certmix.runs.settings import Count, Option, Positive, Settings, Share, norm_name
 from certmix.runs.sources import model_or_none
 
 NotNegative = Annotated[float, Meta(ge=0)]
 _OWN = "the recipe's"
+SEEN_BY = {"denoiser": "denoiser", "bands": "band", "ablation": "masked"}
+"""Architectures that only one recipe, or kind of noise, trains."""
 
 
 class Recipe(Settings, frozen=True):
@@ -24,8 +27,9 @@ class Recipe(Settings, frozen=True):
     what is saved are weights averaged with `ema_decay` a step.  Images are shifted at random by up to
     `translate` pixels, and mirrored.  `architecture` names one of `certmix.models.architectures`.
 
-    gaussian, splitting, bands: `noise_copies` noisy copies of each image, and weights of the `consistency`
-    and `entropy` terms (Jeong and Shin, 2020).  adversarial: `attack_steps` steps of PGD in the ball.
+    gaussian (of any kind of `noise`), splitting, bands: `noise_copies` noisy copies of each image, and
+    weights of the `consistency` and `entropy` terms (Jeong and Shin, 2020).
+    adversarial: `attack_steps` steps of PGD in the ball.
     interval: `eps` grows from 0 over the share `ramp` of the training, and so long `regulariser` weighs the
     terms that keep bounds tight and ReLUs balanced (Shi et al., 2021).  denoiser, by AdamW: squared error of
     pixels times `pixel_weight`, and cross-entropy of the frozen `classifier` on what it returns (Salman et
@@ -45,9 +49,17 @@ class Recipe(Settings, frozen=True):
         NotNegative,
         Option("gaussian, denoiser: noise level, in units of the input.", flag="sigma", shown="0.5"),
     ] = 0.0
+    noise: Annotated[
+        Literal["gaussian", "laplace", "uniform", "ablation"],
+        Option("gaussian: the kind of noise; all but 'gaussian' itself take --scale and no --sigma."),
+    ] = GAUSSIAN
     scale: Annotated[
         NotNegative,
-        Option("splitting: lambda, in units of the input; bands: columns that are shown.", shown="0.5; 4"),
+        Option(
+            "laplace, uniform: b and lambda, in units of the input; ablation: pixels that are shown; "
+            "splitting: lambda; bands: columns that are shown.",
+            shown="splitting 0.5, bands 4",
+        ),
     ] = 0.0
     noise_copies: Count = 2
     consistency: Annotated[
@@ -86,16 +98,27 @@ class Recipe(Settings, frozen=True):
 
     def check(self) -> None:
         """Refuse a recipe that lacks what it trains for, or has what is for another."""
-        if self.name in ("gaussian", "denoiser") and not self.noise_sigma > 0:
+        if self.kind == GAUSSIAN and not self.noise_sigma > 0:
             raise ParameterError(f"sigma = {self.noise_sigma}: the {self.name} recipe needs sigma > 0")
-        if self.name in ("splitting", "bands") and not self.scale > 0:
-            raise ParameterError(f"scale = {self.scale}: the {self.name} recipe needs scale > 0")
-        if self.name == "bands" and not self.scale.is_integer():
-            raise ParameterError(f"scale = {self.scale}: bands are so many whole columns wide: give 4, say")
-        if (self.name == "denoiser") != (self.architecture == "denoiser"):
+        if self.noise != GAUSSIAN and (self.name != GAUSSIAN or self.noise_sigma):
             raise ParameterError(
-                f"architecture = {self.architecture}: the denoiser recipe, and it alone, trains a denoiser"
+                f"noise = {self.noise}: it is of the gaussian recipe, and takes a scale in the place of sigma"
             )
+        if self.kind not in ("", GAUSSIAN):
+            Smoothing(self.kind, self.scale)
+            if self.name == "bands" and not self.scale.is_integer():
+                raise ParameterError(f"scale = {self.scale}: bands are so many whole columns wide")
+        elif self.scale:
+            raise ParameterError(
+                f"scale = {self.scale}: it is of other noise than gaussian: add --noise, or leave it out"
+            )
+        for what, architecture in SEEN_BY.items():
+            if (what in (self.name, self.kind)) != (self.architecture == architecture):
+                begun = f", that of {self.start}" if self.start else ""
+                raise ParameterError(
+                    f"architecture = {self.architecture}{begun}: {what}, and it alone, trains a "
+                    f"{architecture} net: give another"
+                )
         if self.name == "interval" and self.norm != "linf":
             raise ParameterError(f"norm = {self.norm}: the interval recipe trains for linf: leave it out")
         if self.sharpen_alpha and (self.name != "interval" or not 0.5 < self.sharpen_alpha <= 1):
@@ -103,6 +126,13 @@ class Recipe(Settings, frozen=True):
                 f"sharpen alpha = {self.sharpen_alpha}: "
                 "give a mixing weight in (1/2, 1], to the interval recipe"
             )
+
+    @property
+    def kind(self) -> str:
+        """The kind of smoothing that the model is trained for, "" for none."""
+        if self.name in ("splitting", "bands"):
+            return self.name
+        return self.noise if self.name == GAUSSIAN else GAUSSIAN if self.name == "denoiser" else ""
 
     def at(self, progress: float) -> Recipe:
         """Return the settings at a point of the training, 0 <= progress < 1: eps on its way up.
@@ -145,7 +175,11 @@ RECIPES = {
 def make_recipe(name: str, **changes: Any) -> Recipe:
     """Return a recipe with some settings changed; ParameterError if there is none, or a value will not do."""
     check_choice("recipe", name, RECIPES)
-    recipe = RECIPES[name].replace(**changes)
+    recipe = RECIPES[name]
+    if changes.get("noise", GAUSSIAN) != GAUSSIAN and name == GAUSSIAN:
+        own = SEEN_BY.get(str(changes["noise"]), recipe.architecture)
+        changes = {"noise_sigma": 0.0, "architecture": own, **changes}
+    recipe = recipe.replace(**changes)
     if recipe.start is not None and name != "denoiser":
         recipe = recipe.replace(architecture=start_card(recipe.start)[0].architecture)
     if name in ("adversarial", "interval") and not recipe.eps > 0:

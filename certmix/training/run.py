@@ -12,17 +12,21 @@ from torch import Tensor, nn
 
 from certmix.attacks import pgd
 from certmix.data import load_arrays
-from certmix.errors import DataError
+from certmix.errors import DataError, ParameterError
 from certmix.files import unwritable
 from certmix.models.architectures import DENOISER
 from certmix.models.denoised import Denoised
 from certmix.models.spec import load_model
 from certmix.models.zoo import Card, load_zoo, save_zoo
+from certmix.radii.smoothings import GAUSSIAN
 from certmix.training.intervals import sharpen
 from certmix.training.loop import Progress, train
 from certmix.training.objectives import noisy
 from certmix.training.recipes import Recipe
 from certmix.types import Dataset
+
+_ADDED = ("", GAUSSIAN, "laplace", "uniform")
+"""Kinds of smoothing whose models see plain images too: what they add is noise."""
 
 
 def _images(dataset: Dataset) -> tuple[Tensor, Tensor]:
@@ -49,7 +53,7 @@ def measure(
 ) -> dict[str, float]:
     """Return a model's accuracies on uint8 images: clean, and under what its recipe trains for.
 
-    ``noisy`` is the accuracy on single noisy copies at the recipe's sigma, ``pgd20`` under 20 steps of PGD at
+    ``noisy`` is the accuracy on single copies under the recipe's noise, ``pgd20`` under 20 steps of PGD at
     its norm and eps: neither is a certificate.  A denoiser is measured by the classifier `behind` it: none
     without one.
     """
@@ -61,8 +65,8 @@ def measure(
     right = Counter[str]()
     for x, y in zip(images.split(100), labels.split(100), strict=True):
         x, y = x.to(device).float() / 255, y.to(device)
-        points = {} if recipe.scale > 0 else {"clean": x}  # which no such model is to see
-        if recipe.noise_sigma > 0 or recipe.scale > 0:
+        points = {"clean": x} if recipe.kind in _ADDED else {}  # which no other model is to see
+        if recipe.kind:
             points["noisy"] = noisy(x, recipe, generator)
         if recipe.eps > 0:
             points["pgd20"] = pgd(model, x, y, recipe.norm, recipe.eps, steps=20, generator=generator)
@@ -89,12 +93,12 @@ def train_to_folder(
     from ``output/NAME.checkpoint``.
     """
     if name is None:  # such as cifar10-gaussian-0.50 or cifar10-adversarial-linf
-        level = f"-{recipe.noise_sigma:.2f}"
-        scale = f"-{recipe.scale:.2f}".removesuffix(".00")
-        more = {
-            "standard": "", "gaussian": level, DENOISER: level, "splitting": scale, "bands": scale,
-        }.get(recipe.name, f"-{recipe.norm}")  # fmt: skip
-        name = f"{dataset.name}-{recipe.name}{more}"
+        what = recipe.kind if recipe.name == GAUSSIAN else recipe.name
+        more = "" if what == "standard" else f"-{recipe.norm}"
+        if recipe.kind:
+            level = recipe.noise_sigma or recipe.scale
+            more = f"-{level:.2f}" if recipe.noise_sigma else f"-{level:.2f}".removesuffix(".00")
+        name = f"{dataset.name}-{what}{more}"
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -113,6 +117,11 @@ def train_to_folder(
         raise DataError(
             f"{dataset.name} holds images {tuple(images.shape[-2:])}: recipe {recipe.name} takes {wanted}: "
             "resize them"
+        )
+    if recipe.kind == "ablation" and recipe.scale >= images[0, 0].numel():
+        raise ParameterError(
+            f"scale = {recipe.scale:g}: {dataset.name} holds images of {images[0, 0].numel()} pixels: "
+            "show fewer"
         )
     if denoises and recipe.classifier is not None:
         loaded = load_model(recipe.classifier, device=device, classes=dataset.classes)

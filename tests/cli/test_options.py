@@ -56,13 +56,23 @@ NOT_OF_LOGITS = CERTIFIED | STANDARD | {
     "fresh", "certified", "published", "r_d", "gradient_free", "full_strength", "copy_weights", "run_code",
 }  # fmt: skip
 RECIPES = {
-    "standard": {"noise_sigma", "consistency", "norm", "eps", "sharpen_alpha", "classifier", "scale"},
+    "standard": {
+        "noise_sigma",
+        "consistency",
+        "norm",
+        "eps",
+        "sharpen_alpha",
+        "classifier",
+        "scale",
+        "noise",
+    },
     "gaussian": {"norm", "eps", "sharpen_alpha", "classifier", "scale"},
-    "splitting": {"noise_sigma", "norm", "eps", "sharpen_alpha", "classifier"},
-    "bands": {"noise_sigma", "norm", "eps", "sharpen_alpha", "classifier"},
-    "adversarial": {"noise_sigma", "consistency", "sharpen_alpha", "classifier", "scale"},
-    "interval": {"noise_sigma", "consistency", "norm", "classifier", "scale"},
-    "denoiser": {"consistency", "norm", "eps", "sharpen_alpha", "scale"},
+    "gaussian --noise ablation --scale 3": {"noise_sigma", "norm", "eps", "sharpen_alpha", "classifier"},
+    "splitting": {"noise_sigma", "norm", "eps", "sharpen_alpha", "classifier", "noise"},
+    "bands": {"noise_sigma", "norm", "eps", "sharpen_alpha", "classifier", "noise"},
+    "adversarial": {"noise_sigma", "consistency", "sharpen_alpha", "classifier", "scale", "noise"},
+    "interval": {"noise_sigma", "consistency", "norm", "classifier", "scale", "noise"},
+    "denoiser": {"consistency", "norm", "eps", "sharpen_alpha", "scale", "noise"},
 }
 
 
@@ -188,7 +198,9 @@ MODES = [
     Mode("reproduce", "run", values=OTHERS),
     Mode("selftest"),
     *[
-        Mode("train", f"{name} --data folders", idle, {"data": "folders/test", "evaluation": "folders/test"})
+        Mode("train", f"{name} --data folders", idle, {
+            "data": "folders/test", "evaluation": "folders/test", "noise": "laplace",
+            "start": "cifar10-standard"})
         for name, idle in RECIPES.items()
     ],
     Mode("models"),

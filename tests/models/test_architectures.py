@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from certmix.models.architectures import ARCHITECTURES, DENOISER, ConvNet, build, fold_batch_norm
+from certmix.sampling.ablation import random_ablation
 from certmix.sampling.bands import bands
 
 
@@ -20,21 +21,28 @@ def test_logits_have_the_right_shape_and_denoised_images_theirs(name, classes):
 def images_for(name: str, count: int) -> torch.Tensor:
     """Images as an architecture takes them: of a band that goes on at the left edge, as bands do."""
     images = torch.rand(count, 3, 32, 32)
+    if name == "masked":
+        return random_ablation(images, 75, torch.Generator().manual_seed(0))
     return bands(images, torch.arange(count) + 30, 4) if name == "band" else images
 
 
-def test_a_net_of_bands_looks_at_nothing_but_the_columns_shown_and_where_they_are():
-    net = build("band").eval()
-    given = images_for("band", 3)
+@pytest.mark.parametrize("name", ["band", "masked"])
+def test_a_net_looks_at_nothing_but_what_is_shown(name):
+    net = build(name).eval()
+    given = images_for(name, 3)
     filled = given.clone()
     filled[:, :3][(given[:, 3:] == 0).expand(-1, 3, -1, -1)] = 7.0
     assert torch.equal(net(filled), net(given))
+
+
+def test_a_net_of_bands_looks_at_where_they_are():
+    net = build("band").eval()
     same, places = torch.ones(1, 3, 32, 32).expand(2, -1, -1, -1), torch.tensor([3, 4])
     one, other = net(bands(same, places, 4))
     assert not torch.allclose(one, other)
 
 
-@pytest.mark.parametrize("name", ["residual", "band", DENOISER])
+@pytest.mark.parametrize("name", ["residual", "masked", "band", DENOISER])
 def test_folding_batch_norm_keeps_the_function(name):
     torch.manual_seed(0)
     model = build(name)

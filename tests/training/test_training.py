@@ -22,7 +22,8 @@ from certmix.models.spec import load_model
 from certmix.models.zoo import load_zoo
 from certmix.training import RECIPES, make_recipe, train, train_to_folder
 from certmix.training.intervals import scale_for, sharpen
-from certmix.training.objectives import OBJECTIVES
+from certmix.training.objectives import OBJECTIVES, noisy
+from certmix.training.recipes import SEEN_BY
 
 
 def stripes(count: int = 64, side: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,7 +35,7 @@ def stripes(count: int = 64, side: int = 8) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def quick(name: str, **changes):
-    architecture = {"denoiser": "denoiser", "bands": "band"}.get(name, "residual")
+    architecture = SEEN_BY.get(changes.get("noise", name), "residual")
     return make_recipe(
         name,
         **{"architecture": architecture, "epochs": 2, "batch_size": 16, "learning_rate": 0.02, **changes},
@@ -192,6 +193,47 @@ def test_a_trained_folder_can_be_used(tmp_path: Path):
     assert alone.name == "stripes-denoiser-0.25" and not alone.accuracy and not alone.notes
 
 
+@pytest.mark.parametrize(
+    ("noise", "scale"), [("laplace", 0.25), ("uniform", 0.5), ("ablation", 400)]
+)  # fmt: skip
+def test_a_net_of_any_noise_is_trained_and_certified(command, tmp_path: Path, noise, scale):
+    images, labels = (each.numpy() for each in stripes(96, 32))
+    np.savez(tmp_path / "stripes.npz", inputs=images, labels=labels)
+    told = "--noise", noise, "--scale", scale, "--data", tmp_path / "stripes.npz"
+    done = command(
+        "train", "gaussian", *told, "--epochs", 4, "--batch-size", 16, "--learning-rate", 0.02, "--output",
+        tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    name = f"stripes-{noise}-{scale:g}" if noise == "ablation" else f"stripes-{noise}-{scale:.2f}"
+    card = json.loads((tmp_path / f"{name}.json").read_text())
+    assert (card["recipe"]["noise"], card["recipe"]["scale"], card["noise_sigma"]) == (noise, scale, None)
+    assert card["accuracy"]["noisy on stripes"] > 0.8 and ("clean on stripes" in card["accuracy"]) == (
+        noise != "ablation"
+    )
+    (tmp_path / "g.py").write_text("from torch.nn import *\nnet = Sequential(Flatten(), Linear(3072, 2))\n")
+    done = command(
+        "certify", *told, "--alpha", 0.9, "--standard", f"{tmp_path / 'g.py'}:net", "--robust",
+        tmp_path / f"{name}.json", "--images", 3, "--samples", 500, "--format", "json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["rows"][0]["certified_accuracy"][0] > 0.5
+
+
+def test_noise_has_the_law_of_its_kind():
+    images = torch.zeros(4, 3, 32, 32)
+    seen = {
+        kind: noisy(images, make_recipe("gaussian", noise=kind, scale=scale), seeded())
+        for kind, scale in (("laplace", 0.5), ("uniform", 0.5), ("ablation", 75))
+    }
+    assert float(seen["laplace"].abs().mean()) == pytest.approx(0.5, rel=0.05)
+    assert float(seen["laplace"].std()) == pytest.approx(0.5 * 2**0.5, rel=0.05)
+    assert 0.49 < float(seen["uniform"].abs().max()) <= 0.5
+    assert float(seen["uniform"].std()) == pytest.approx(0.5 / 3**0.5, rel=0.03)
+    assert seen["ablation"].shape == (4, 4, 32, 32)
+    assert seen["ablation"][:, 3].sum((1, 2)).tolist() == [75.0] * 4
+
+
 def test_a_denoiser_is_trained_on_pixels_and_for_the_classifier():
     class Half(nn.Module):
         def forward(self, x):
@@ -217,7 +259,12 @@ def test_a_denoiser_is_trained_on_pixels_and_for_the_classifier():
 
 @pytest.mark.parametrize("name, changes, told", [
     ("magic", {}, "'magic'"), ("gaussian", {"noise_sigma": 0.0}, "sigma = 0"), ("adversarial", {"eps": -1.0}, "eps = -1"),
-    ("bands", {"scale": 0.0}, "scale = 0"),
+    ("bands", {"scale": 0.0}, "scale = 0"), ("bands", {"scale": 2.5}, "whole columns"),
+    ("gaussian", {"scale": 0.5}, "add --noise"), ("gaussian", {"noise": "laplace"}, "scale = 0"),
+    ("gaussian", {"noise": "laplace", "scale": 0.5, "noise_sigma": 0.5}, "in the place of sigma"),
+    ("standard", {"noise": "laplace", "scale": 0.5}, "of the gaussian recipe"),
+    ("gaussian", {"noise": "ablation", "scale": 0.5}, "whole number"),
+    ("gaussian", {"noise": "ablation", "scale": 9, "start": "cifar10-gaussian-0.50"}, "trains a masked net"),
     ("denoiser", {"noise_sigma": 0.0}, "sigma = 0"), ("standard", {"architecture": "denoiser"}, "trains a denoiser"),
     ("standard", {"epochs": 0}, "epochs = 0"), ("standard", {"batch_size": 1}, "batch size = 1"),
     ("interval", {"eps": 0.0}, "eps = 0"), ("interval", {"norm": "l2"}, "linf"),
