@@ -7,6 +7,7 @@ take one channel more, of what is shown.  `Denoiser` returns images, the others 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -249,7 +250,7 @@ class BandNet(nn.Module):
 DENOISER = "denoiser"
 """Name of the architecture that returns images."""
 
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "residual": ResidualNet,
     "masked": partial(ResidualNet, masked=True),
     "conv": ConvNet,
@@ -262,7 +263,7 @@ ARCHITECTURES = {
 def build(architecture: str, classes: int | None = 10) -> nn.Module:
     """Build a shipped architecture by name, with fresh weights; a denoiser has no classes."""
     settings = {} if classes is None or architecture == DENOISER else {"classes": classes}
-    return ARCHITECTURES[architecture](**settings)  # type: ignore[no-any-return]
+    return ARCHITECTURES[architecture](**settings)
 
 
 @torch.no_grad()

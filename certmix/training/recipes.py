@@ -52,7 +52,7 @@ class Recipe(Settings, frozen=True):
     noise: Annotated[
         Literal["gaussian", "laplace", "uniform", "ablation"],
         Option("gaussian: the kind of noise; all but 'gaussian' itself take --scale and no --sigma."),
-    ] = GAUSSIAN
+    ] = "gaussian"
     scale: Annotated[
         NotNegative,
         Option(
