@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from scipy.optimize import linprog
 from torch import nn
@@ -92,6 +93,30 @@ def test_the_pair_of_sets_that_attains_the_curve_holds_inside_and_flips_outside(
     radius, mu = float(Smoothing(kind, 1.0).radius("exact", p, q, alpha)[0]), (1 - alpha) / alpha
     assert shifted(kind, p, q, 0.999 * radius) > mu - 1e-4 and shifted(kind, p, q, 1.02 * radius) < mu
     assert shifted(kind, p, q, 0.98 * radius) > mu
+
+
+@pytest.mark.parametrize(
+    "smoothing", [Smoothing("laplace", 0.5), Smoothing("uniform", 0.5), Smoothing("uniform", 0.5, "linf", 3)],
+    ids=lambda s: f"{s.kind} {s.norm}",
+)  # fmt: skip
+@pytest.mark.parametrize(("p", "q", "alpha"), [row[:3] for row in TABLE if row[3]])
+def test_the_radius_is_tight_to_a_thousandth(smoothing, p, q, alpha):
+    """In closed form: y on {z < a}, i on {z > b} of one value; in linf on what the moved box leaves and enters.
+
+    After a move by t in each of D values the box has left 1 - (1 - t / (2 lambda))^D of its mass: y may have
+    had all of it, and i may have all that is entered.
+    """
+    radius, mu = float(smoothing.radius("exact", p, q, alpha)[0]), (1 - alpha) / alpha
+
+    def margin(t: float) -> float:
+        if smoothing.kind == "laplace":
+            law = scipy.stats.laplace(scale=0.5)
+            return float(law.cdf(law.ppf(p) - t) - law.sf(law.isf(q) - t))
+        lost = 1 - (1 - t) ** (3 if smoothing.norm == "linf" else 1)
+        assert lost <= min(p, 1 - q)
+        return p - lost - (q + lost)
+
+    assert margin(0.999 * radius) > mu > margin(1.001 * radius)
 
 
 @pytest.mark.parametrize(("pixels", "kept"), [(5, 2), (6, 1)])
