@@ -154,9 +154,11 @@ def notes(summary: Summary, open_: bool) -> tuple[list[str], list[str]]:
         lost = f"The class could not be established (abstained) on {some}"
         details.append(f"{lost}; such an input counts as not certified.")
     present = {row.certificate for row in summary.rows}
-    from certmix.radii import CERTIFICATES
+    from certmix.radii import SMOOTHINGS
 
-    meanings = {**{name: one.meaning for name, one in CERTIFICATES.items()}, **_MEANINGS}
+    rules = SMOOTHINGS[summary.noise or "gaussian"].certificates
+    own = rules.get(summary.converted_from or summary.norm) or next(iter(rules.values()))
+    meanings = {**{name: one.meaning for name, one in own.items()}, **_MEANINGS}
     details += [f"{name}: {text}" for name, text in meanings.items() if name in present]
     names = ("data", "standard", "robust", "bound", "goal", "selection samples", "seed")
     pairs = {name: getattr(summary, name.replace(" ", "_")) for name in names}
