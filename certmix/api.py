@@ -21,7 +21,7 @@ from certmix.progress import watching
 from certmix.runs.attack_request import AttackRequest, asked_attack
 from certmix.runs.cells import Progress
 from certmix.runs.settings import check_known, divide, refuse, takes
-from certmix.runs.sources import Data, Models, Sources, sources_of
+from certmix.runs.sources import OF_ROBUST, OF_STANDARD, Data, Models, Sources, sources_of
 from certmix.studies import DEFAULTS
 from certmix.studies.nuts_choices import CertifiedRequest, FitChoices
 from certmix.studies.study import StudyResult, Surroundings
@@ -41,8 +41,6 @@ __all__ = [
 
 Run = str | Path | Result
 """A run folder, or the result of what was kept in one."""
-OF_STANDARD = tuple(name for name in Sources.__struct_fields__ if name.startswith("standard"))
-OF_ROBUST = tuple(name for name in Sources.__struct_fields__ if name.startswith("robust"))
 KEPT = ("standard", "input_range")
 """Settings of which None is a value of its own, and not the default."""
 

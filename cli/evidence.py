@@ -12,7 +12,7 @@ from certmix.runs.isolated import isolated
 from certmix.tables.formats import FORMATS
 from certmix.verification.request import VerifyRequest
 
-from .options import DEVICE, MODEL_TIMEOUT, PATH, format_option, options
+from .options import DEVICE, ISOLATED, MODEL_TIMEOUT, PATH, format_option, options
 from .verify import refuse_idle, verified
 
 EVIDENCE = """\b
@@ -39,10 +39,7 @@ tools: the argument shows the command.
 @options(VerifyRequest, leave=("proof",), new_seed="drawn, and told in the argument")
 @DEVICE
 @MODEL_TIMEOUT
-@click.option(
-    "--isolated", "apart", is_flag=True,
-    help="Run the models in a process of their own, whose crash or end is reported.",
-)  # fmt: skip
+@ISOLATED
 @format_option(*FORMATS)
 def evidence(target: Path, output: Path, apart: bool, format_: str, **asked: Any) -> int:
     """Verify a guarantee or a run, and write the evidence of it into a folder.

@@ -10,14 +10,14 @@ import click
 from certmix.errors import ParameterError
 from certmix.nuts.grid import GRIDS
 from certmix.runs.attack_request import AttackRequest
-from certmix.runs.sources import Sources
+from certmix.runs.sources import OF_ROBUST, OF_STANDARD, Sources
 from certmix.studies import DEFAULTS
 from certmix.studies.nuts_choices import STUDIES, CertifiedRequest, FitChoices
 from certmix.tables.formats import FORMATS
 
 from .options import MODEL_TIMEOUT, NUMBERS, PATH, divide, format_option, options, refuse_unused, sources_of
 from .progress import say
-from .studies import OF_NOISE, OF_STANDARD, made, print_study, run_study, study_options
+from .studies import OF_NOISE, made, print_study, run_study, study_options
 
 
 class _InOrder(click.Group):
@@ -50,7 +50,6 @@ The mix then answers to the name nuts:mix, for example
   certmix attack --robust nuts:mix#bypass --attack apgd-ce
   certmix certify --robust nuts:proved#robust --scores soft --sigma 0.5 --alpha A
 """
-OF_ROBUST = [name for name in Sources.__struct_fields__ if name.startswith("robust")]
 OF_PUBLISHED = {*OF_STANDARD, *OF_ROBUST, "crop", "copy_weights"}
 OF_LOGITS = {"beta", "clamp", "preset", "grid", "quantile", "rival", "conditional", "standard_temperature"}
 

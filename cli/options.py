@@ -216,5 +216,9 @@ MODEL_TIMEOUT = click.option(
     callback=lambda context, option, seconds: None if seconds is None else guard.watch(seconds),
     help="End, with exit code 2, when a model takes longer: to be made, or in one forward pass.",
 )  # fmt: skip
+ISOLATED = click.option(
+    "--isolated", "apart", is_flag=True,
+    help="Run the models in a process of their own, whose crash or end is reported.",
+)  # fmt: skip
 FRESH = click.option("--fresh", is_flag=True, help="Start over: delete what the run folder holds.")
 DETAILS = click.option("--details", is_flag=True, help="Print all that is known of the table below it.")

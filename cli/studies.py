@@ -11,7 +11,7 @@ import click
 from certmix.certification.request import CertifyRequest
 from certmix.runs.attack_request import DEFAULT_EPS, AttackRequest, asked_attack
 from certmix.runs.settings import Option
-from certmix.runs.sources import Sources
+from certmix.runs.sources import OF_STANDARD, Sources
 from certmix.studies import DEFAULTS
 from certmix.tables.formats import FORMATS
 
@@ -33,7 +33,6 @@ from .progress import watched
 
 TEMPERATURE = options(CertifyRequest, only=["standard_temperature"])
 ROBUST = Option("The robust classifier h.", metavar="MODEL", shown="cifar10-adversarial-linf")
-OF_STANDARD = [name for name in Sources.__struct_fields__ if name.startswith("standard")]
 OF_NOISE = ("denoiser", "feature_scale")
 NAMES = {
     "trusts": ("constant", "gradient", "max-gradient", "gradient-ratio"),

@@ -20,6 +20,7 @@ from certmix.verification.request import FalsifyRequest, VerifyRequest
 
 from .options import (
     DEVICE,
+    ISOLATED,
     MODEL_TIMEOUT,
     PATH,
     format_option,
@@ -66,10 +67,7 @@ def _reports(context: click.Context, parameter: click.Parameter, values: tuple[s
 @named_objects
 @DEVICE
 @MODEL_TIMEOUT
-@click.option(
-    "--isolated", "apart", is_flag=True,
-    help="Run the models in a process of their own, whose crash or end is reported.",
-)  # fmt: skip
+@ISOLATED
 @format_option(*FORMATS)
 @click.option("--details", is_flag=True, help="In the text, a line for each check that holds, too.")
 @click.option(

@@ -65,23 +65,20 @@ def _of_votes(*given: object, **more: object) -> FloatArray:
     raise ParameterError("such radii follow from all votes of an input: read them off a run")
 
 
-def _certificates(norm: str) -> dict[str, Certificate]:
+def _kind(name: str, meaning: str, scale: str) -> Kind:
+    """Return what is known of an enumeration besides its votes."""
+    norm = ENUMERATIONS[name].norm
     exact = "what votes on all cases of an input prove; no samples; no larger one follows from them."
     theorem = "Theorem 3.5 from these votes, with the least constant of all inputs."
-    return {
+    certificates = {
         EXACT: Certificate(EXACT, "exact (all cases)", exact, _of_votes, norm),
         THEOREM: Certificate(THEOREM, "lipschitz (all cases)", theorem, _of_votes, norm),
     }
+    return Kind(name, meaning, scale, {norm: certificates}, enumerated=True)
 
 
-SPLITTING = Kind(
-    "splitting", "all intervals of 8-bit values", "lambda, in units of the input",
-    {"l1": _certificates("l1")}, enumerated=True,
-)  # fmt: skip
-BANDS = Kind(
-    "bands", "all bands of columns, against patches", "columns of a band", {"patch": _certificates("patch")},
-    enumerated=True,
-)  # fmt: skip
+SPLITTING = _kind("splitting", "all intervals of 8-bit values", "lambda, in units of the input")
+BANDS = _kind("bands", "all bands of columns, against patches", "columns of a band")
 
 
 class Counted(NamedTuple):

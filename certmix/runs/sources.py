@@ -254,6 +254,9 @@ class Sources(Settings, frozen=True):
         return from_json(SourcesOf, told)  # type: ignore[no-any-return]
 
 
+OF_STANDARD = tuple(name for name in Sources.__struct_fields__ if name.startswith("standard"))
+OF_ROBUST = tuple(name for name in Sources.__struct_fields__ if name.startswith("robust"))
+
 MODELS = (
     "give one model (a name, a torch module, a classifier with predict_proba or another callable), or a pair "
     "(standard, robust) of these"
