@@ -295,7 +295,11 @@ def odd_lines(draw: st.DrawFn, valid: bytes, gap: str) -> bytes:
 
 _LOOSE = """CREATE TABLE t (cell, idx, dtype, data); INSERT INTO t SELECT * FROM cells;
     DROP TABLE cells; ALTER TABLE t RENAME TO cells; CREATE TABLE f (key, value); INSERT INTO f SELECT * FROM facts;
-    DROP TABLE facts; ALTER TABLE f RENAME TO facts;"""
+    DROP TABLE facts; ALTER TABLE f RENAME TO facts; CREATE TABLE b (cell, first, last, dtype, images, lengths, data);
+    INSERT INTO b SELECT * FROM blocks; DROP TABLE blocks; ALTER TABLE b RENAME TO blocks;"""
+
+
+_BLOCK = "cell first last dtype images lengths data"
 
 
 @lru_cache(maxsize=4)
@@ -323,14 +327,22 @@ _vector = st.one_of(
 
 @st.composite
 def odd_database(draw: st.DrawFn, valid: bytes) -> bytes:
-    """A database in which one value, or a whole vector, is another."""
-    table, *columns = draw(st.sampled_from(["cells cell idx dtype data", "facts key value"])).split()
+    """A database in which one value, a whole vector, or a few bytes of one are others."""
+    tables = {
+        name: columns.split()
+        for name, columns in {"cells": "cell idx dtype data", "facts": "key value", "blocks": _BLOCK}.items()
+    }
     with closing(sqlite3.connect(":memory:")) as db:
         db.deserialize(loose(valid))
-        rows = [row for (row,) in db.execute(f"SELECT rowid FROM {table}")]
-    row = draw(st.sampled_from(rows or [0]))
-    if table == "cells" and draw(st.booleans()):
+        rows = {name: [row for (row,) in db.execute(f"SELECT rowid FROM {name}")] for name in tables}
+        table = draw(st.sampled_from([name for name in tables if rows[name]] or ["cells"]))
+        row, column = draw(st.sampled_from(rows[table] or [0])), draw(st.sampled_from(tables[table]))
+        held = db.execute(f"SELECT {column} FROM {table} WHERE rowid = ?", (row,)).fetchone()
+    kind = draw(st.integers(0, 3))
+    if table == "cells" and kind < 2:
         change, values = "dtype = ?, data = ?", draw(_vector)
+    elif held and isinstance(held[0], bytes) and kind > 0:
+        change, values = f"{column} = ?", (mutate(held[0], draw(st.integers(0, 2**48))),)
     else:
-        change, values = f"{draw(st.sampled_from(columns))} = ?", (draw(_odd_cell),)
+        change, values = f"{column} = ?", (draw(_odd_cell),)
     return altered(loose(valid), "", f"UPDATE {table} SET {change} WHERE rowid = ?", (*values, row))

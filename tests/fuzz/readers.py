@@ -293,10 +293,14 @@ def cached_logits(folder: Path) -> None:
 SCORES = update(start(3, 0, (1,)), [[0.75, 0.125, 0.125], [0.5, 0.25, 0.25]])
 
 
+IN_BLOCKS = {"": Store.block, " in blocks": 2}
+"""Of how many images are vectors put together, by what the reader is called."""
+
+
 @cache
-def numbers() -> Files:
+def numbers(blocks: str = "") -> Files:
     """A database of two images with every kind of cell."""
-    with scratch() as folder:
+    with scratch() as folder, patch.object(Store, "block", IN_BLOCKS[blocks]):
         with closing(Store(folder / "made.sqlite", 3)) as store:
             for index in (3, 9):
                 looks = {100: np.array([90, 0, 10]), 200: np.array([181, 2, 17])}
@@ -306,6 +310,7 @@ def numbers() -> Files:
                 )
             store.write("standard one", [3, 9], np.array([[0.25, 0.5, 0.25], [1.0, 0.0, 0.0]]))
             store.put("bound", "clopper-pearson")
+            store.gather()
         return {"numbers.sqlite": as_one_file(folder / "made.sqlite")}
 
 
@@ -349,9 +354,9 @@ IMAGES = 6
 
 
 @cache
-def run(kind: str) -> Files:
+def run(kind: str, blocks: str = "") -> Files:
     """What is read again of a run that certmix made."""
-    with scratch() as place:
+    with scratch() as place, patch.object(Store, "block", IN_BLOCKS[blocks]):
         made = certified(place / "run", sources(place), images=IMAGES, **OPTIONS[kind])
         for database in made.glob("*.sqlite"):
             as_one_file(database)
@@ -396,8 +401,9 @@ RUN = ("run.json", "numbers.sqlite")
 FIRST = ("first/run.json", "first/numbers.sqlite")
 
 
-def shards() -> Files:
-    return {f"{kind}/{name}": content for kind in ("first", "second") for name, content in run(kind).items()}
+def shards(blocks: str = "") -> Files:
+    kinds = ("first", "second")
+    return {f"{kind}/{name}": content for kind in kinds for name, content in run(kind, blocks).items()}
 
 
 def both(folder: Path) -> Part:
@@ -556,15 +562,22 @@ READERS: dict[str, Reader] = {
     "fit and evaluation": Reader(
         studied, (lambda folder: read_inputs([folder / "fit", folder / "points"]), cached_logits), slow=4
     ),
-    "numbers": Reader(numbers, (read_images, read_cells), slow=0.5),
     "description": Reader(partial(run, "sampled"), (described,), odd=("run.json",)),
-    **{f"{kind} run": Reader(partial(run, kind), (open_run, load_run, reproduced, show), odd=RUN, slow=4) for kind in ("sampled", "soft")},
-    **{f"{kind} run, judged": Reader(partial(run, kind), (recertify, audit, beside(recertify), beside(audit)), odd=RUN, slow=15) for kind in ("sampled", "soft")},
+    **{
+        name.format(kind=kind, blocks=blocks): Reader(partial(made, blocks=blocks), *rest)
+        for blocks in IN_BLOCKS
+        for kind in ("sampled", "soft")
+        for name, made, *rest in (
+            ("numbers{blocks}", numbers, (read_images, read_cells), (), 0.5),
+            ("{kind} run{blocks}", partial(run, kind), (open_run, load_run, reproduced, show), RUN, 4),
+            ("{kind} run{blocks}, judged", partial(run, kind), (recertify, audit, beside(recertify), beside(audit)), RUN, 15),
+            ("page of a sampled run{blocks}", partial(run, "sampled"), (shown,), RUN, 30),
+            ("shards{blocks}", shards, (both,), FIRST, 1),
+            ("merge{blocks}", shards, (merged,), FIRST, 20),
+        )
+    },
     "run without samples": Reader(partial(run, "plain"), (load_run, reproduced, show), odd=RUN, slow=3),
-    "page of a sampled run": Reader(partial(run, "sampled"), (shown,), odd=RUN, slow=30),
     "page of a run without samples": Reader(partial(run, "plain"), (shown,), odd=RUN, slow=30),
-    "shards": Reader(shards, (both,), odd=FIRST),
-    "merge": Reader(shards, (merged,), odd=FIRST, slow=20),
     "log": Reader(log, (published(read_log, "log.tsv"), published(read_published, "log.tsv"))),
     "class counts": Reader(
         lambda: COUNTS, (published(read_class_counts, "counts.txt"), published(read_published, "counts.txt"))
