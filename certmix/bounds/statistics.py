@@ -22,7 +22,8 @@ from certmix.errors import ParameterError
 from certmix.types import FloatArray, IntArray
 
 __all__ = [
-    "BINS", "ROW_SLACK", "SCALE", "ScoreStatistics", "from_vector", "plan", "start", "to_vector", "update",
+    "BINS", "ROW_SLACK", "SCALE", "ScoreStatistics", "add", "from_vector", "plan", "start", "to_vector",
+    "update",
 ]  # fmt: skip
 
 SCALE = 1 << 16
@@ -152,15 +153,20 @@ def update(statistics: ScoreStatistics, scores: ArrayLike) -> ScoreStatistics:
     index = (place + BINS * np.arange(shape[0])).ravel()
     counts = np.bincount(index, minlength=shape[0] * BINS)
     sums = np.bincount(index, excess.ravel(), shape[0] * BINS)  # whole numbers below 2^53: exact
-    samples = statistics.samples + len(scores)
+    return add(
+        statistics, len(scores), steps.sum(0), np.einsum("nc,nc->c", steps, steps), counts.reshape(shape),
+        sums.reshape(shape).astype(np.int64),
+    )  # fmt: skip
+
+
+def add(statistics: ScoreStatistics, samples: int, *sums: IntArray) -> ScoreStatistics:
+    """Return the statistics of so many samples more, whose `SUMS` are known."""
+    samples += statistics.samples
     if samples > MOST_SAMPLES:
         raise ParameterError(f"more than {MOST_SAMPLES} samples: int64 sums of squares would overflow")
     return replace(
         statistics, samples=samples,
-        totals=statistics.totals + steps.sum(0),
-        squares=statistics.squares + np.einsum("nc,nc->c", steps, steps),
-        bin_counts=statistics.bin_counts + counts.reshape(shape).astype(np.int64),
-        bin_excess=statistics.bin_excess + sums.reshape(shape).astype(np.int64),
+        **{name: getattr(statistics, name) + more for name, more in zip(SUMS, sums, strict=True)},
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from certmix.bounds.statistics import ScoreStatistics, plan, start, update
+from certmix.bounds.statistics import ScoreStatistics, plan, start
 from certmix.calling import call_model
 from certmix.certification.describe import Recipe, robust_of, views_of
 from certmix.certification.evaluate import (
@@ -27,6 +27,7 @@ from certmix.certification.evaluate import (
     unanimous,
 )
 from certmix.certification.request import CertifyRequest
+from certmix.certification.soft import sums_of, take_sums
 from certmix.certification.stored import remember_planned
 from certmix.errors import RunError
 from certmix.files import digest_of
@@ -45,6 +46,7 @@ from certmix.sampling.grid import lost_by
 from certmix.sampling.law import noise_described, noise_error
 from certmix.sampling.layout import LaidOut
 from certmix.sampling.noise import noise_fingerprint
+from certmix.sampling.packing import Part
 from certmix.sampling.sampler import Pending
 from certmix.types import FloatArray, IntArray
 
@@ -298,7 +300,7 @@ class _Round:
 
     images: list[_Active] = field(default_factory=list)
     asked: list[Draw] = field(default_factory=list)
-    pending: Pending | None = None
+    pending: Pending | Scoring | None = None
     since: float = 0.0
 
 
@@ -362,8 +364,7 @@ def handler_of(
                     one.since, asked = time.monotonic(), [_next_draw(i, request, ends) for i in one.images]
                     # batches of one image each are filled by no other
                     one.asked = asked if fixed or sampler.places > 1 else filled(asked, width, ends)
-                    if request.scores == "hard":
-                        one.pending = sampler.submit(one.asked)
+                    one.pending = _begin(request, sampler, one)
             if not any(one.images for one in rounds):
                 if budget is not None and budget.short:
                     return []
@@ -411,9 +412,20 @@ def _found(records: list[ImageRecord], done: Bounded, request: CertifyRequest, d
     return Found(numbers, len(right), "samples", drawn, certified, int(right.sum()))
 
 
+def _begin(request: CertifyRequest, sampler: Sampler, one: _Round) -> Pending | Scoring:
+    """Begin to draw a round's samples."""
+    if request.scores == "hard":
+        return sampler.submit(one.asked)
+    scorers = [_Scorer(*pair, sampler.classes) for pair in zip(one.images, one.asked, strict=True)]
+    return Scoring(sampler, one.asked, scorers, request.score_temperature)
+
+
 def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> list[ImageRecord]:
     """Wait for a round's samples; return the images' records."""
-    if one.pending is not None:
+    if isinstance(one.pending, Scoring):
+        records = [scorer.record() for scorer in one.pending.result()]
+    else:
+        assert one.pending is not None
         counts = one.pending.result()
         records = []
         for image, draw, cast in zip(one.images, one.asked, counts, strict=True):  # of each stop
@@ -433,11 +445,6 @@ def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> list[Imag
             votes = {stop: ballots.votes(sampler.classes) for stop, ballots in new.items()}
             estimation = {**image.record.estimation, **votes}
             records.append(replace(image.record, estimation=estimation, ballots={**before, **new}))
-    else:
-        scorers = [_Scorer(*pair, sampler.classes) for pair in zip(one.images, one.asked, strict=True)]
-        for part, scores in sampler.scores(one.asked, request.score_temperature):
-            scorers[part.draw].take(scores, part.begin + part.count)
-        records = [scorer.record() for scorer in scorers]
     for image, record in zip(one.images, records, strict=True):
         if image.drawn and record.places != sampler.places:
             raise RunError(
@@ -523,11 +530,17 @@ class _Scorer:
         self.scores: dict[int, ScoreStatistics] = {}
         self.estimation: dict[int, IntArray] = {}
 
-    def take(self, batch: FloatArray, end: int) -> None:
-        """Take the scores of the samples before `end`."""
-        self.statistics = update(self.statistics, batch)
-        self.votes = self.votes + np.bincount(batch.argmax(1), minlength=len(self.votes))
-        if end in self.stops:
+    @property
+    def followed(self) -> tuple[int, int]:
+        """The selected class, and the rival whose bins are kept, or itself again."""
+        statistics = self.statistics
+        return statistics.selected, (*statistics.rivals, statistics.selected)[0]
+
+    def take(self, sums: IntArray, part: Part) -> None:
+        """Take the sums of the scores of a part's samples."""
+        self.statistics, votes = take_sums(self.statistics, part.count, sums)
+        self.votes = self.votes + votes
+        if (end := part.begin + part.count) in self.stops:
             self.scores[end], self.estimation[end] = self.statistics, self.votes
 
     def record(self) -> ImageRecord:
@@ -541,3 +554,25 @@ class _Scorer:
             scores={**one.record.scores, **self.scores},
             estimation={**one.record.estimation, **self.estimation},
         )
+
+
+class Scoring:
+    """Sums of soft scores of several images that may still be on their way from the device."""
+
+    def __init__(
+        self, sampler: Sampler, draws: list[Draw], scorers: list[_Scorer], temperature: float
+    ) -> None:
+        self._scorers = scorers
+        followed = np.array([scorer.followed for scorer in scorers])
+        self._sums = sampler.submit_scores(
+            draws,
+            lambda scores, parts: sums_of(scores, parts, followed[[part.draw for part in parts]]),
+            temperature,
+        )
+
+    def result(self) -> list[_Scorer]:
+        """Return what was taken of each image."""
+        for parts, sums in self._sums():
+            for part, row in zip(parts, sums.numpy(), strict=True):
+                self._scorers[part.draw].take(row, part)
+        return self._scorers

@@ -1,8 +1,9 @@
 """Ablation: k pixels of an input are shown, all sets of k equally likely, the others are hidden.
 
-Each pixel gets a random word, keyed as noise is (`certmix.sampling.noise`), and the k pixels of the smallest
-words are shown.  Words are independent and alike, so that every set is equally likely, given that the k-th
-word is not also the next one's: where it is, all words of that sample are drawn anew.
+Each pixel gets a random number of 63 bits, keyed as noise is (`certmix.sampling.noise`), and the k pixels of
+the smallest numbers are shown.  Numbers are independent and alike, so that every set is equally likely, given
+that the k-th number is not also the next one's: a sample of which it is (less than one in 10^11) shows no
+number, and the run ends with an error.
 
 The network sees images with one channel more: 1 where a pixel is shown, 0 where it is hidden, and hidden
 pixels are 0.  Of inputs that are no images each value is a pixel, and as many of 1 or 0 follow the values.
@@ -24,17 +25,16 @@ _MOST_PIXELS = 2**26
 
 
 def shown_pixels(key: NoiseKey, samples: Tensor, pixels: int, kept: int) -> Tensor:
-    """Return which pixels are shown in samples (n,) int64: bool (n, pixels), `kept` in each row."""
-    blocks = (pixels + 3) // 4
-    shown = torch.zeros((len(samples), pixels), dtype=torch.bool, device=samples.device)
-    open_, attempt = torch.arange(len(samples), device=samples.device), 0
-    while len(open_):
-        words = philox_words(key, samples[open_], blocks, 0, attempt * blocks).flatten(1)[:, :pixels]
-        found = words <= words.kthvalue(kept, dim=1, keepdim=True).values
-        good = found.sum(1) == kept
-        shown[open_[good]] = found[good]
-        open_, attempt = open_[~good], attempt + 1
-    return shown
+    """Return 1 where a pixel is shown, 0 elsewhere, of samples (n,) int64: float32 (n, pixels).
+
+    `kept` are shown in each row; a row of which that cannot be decided is NaN.  A GPU is not waited for.
+    """
+    high, low = (
+        philox_words(key, samples, (pixels + 3) // 4, level).flatten(1)[:, :pixels] for level in (0, 1)
+    )
+    numbers = high << 31 | low >> 1
+    shown = numbers <= numbers.kthvalue(kept, dim=1, keepdim=True).values
+    return shown.float().masked_fill(shown.sum(1, keepdim=True) != kept, torch.nan)
 
 
 def random_ablation(images: Tensor, kept: float, generator: torch.Generator) -> Tensor:
@@ -75,7 +75,7 @@ class Ablation:
         if not 0 <= first <= 2**32 - len(out):
             raise ParameterError(f"sample {first + len(out):,}: an input has at most 2^32 samples a stream")
         samples = torch.arange(first, first + len(out), device=self.device)
-        shown = shown_pixels(key, samples, len(steps), self.kept).to(torch.float32)
+        shown = shown_pixels(key, samples, len(steps), self.kept)
         if not self._images:
             out.copy_(torch.cat([steps[:, 0] * shown, shown], 1))
             return

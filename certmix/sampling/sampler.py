@@ -143,7 +143,8 @@ class Sampler:
         at = 0
 
         # Of a whole batch, padding too: how a sum is rounded may depend on the number of rows.
-        def reduce(logits: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        def reduce(logits: Tensor, parts: list[Part]) -> tuple[Tensor, Tensor]:
+            rows = parts[-1].rows.stop
             return ballots_of(logits)[:rows], logits[:rows].isfinite().all()
 
         for (ballots, finite), held in self._batches(draws, reduce):
@@ -160,25 +161,36 @@ class Sampler:
         up to 1.
         """
 
-        def reduce(logits: Tensor, rows: int) -> Callable[[], Tensor]:
-            wide = in_float64(logits[:rows])
-            finite = wide.isfinite().all(1, keepdim=True)  # a logit of -inf would be a score of 0
-            return fetch((wide / temperature).softmax(1).masked_fill(~finite, torch.nan))
+        def reduce(logits: Tensor, parts: list[Part]) -> Callable[[], Tensor]:
+            return fetch(scores_of(logits[: parts[-1].rows.stop], temperature))
 
         for part, scores in self._rows_of(draws, reduce):
             yield part, scores.numpy()
 
+    def submit_scores(
+        self, draws: Sequence[Draw], reduce: Callable[[Tensor, list[Part]], Tensor], temperature: float = 1.0
+    ) -> Callable[[], list[tuple[list[Part], Tensor]]]:
+        """Begin to draw; what is returned waits, and gives what `reduce` made of the parts of each batch.
+
+        `reduce` is given their scores as `scores` yields them, (rows, classes), on the device, NaN where a
+        logit was not finite.
+        """
+
+        def begin(logits: Tensor, parts: list[Part]) -> Callable[[], Tensor]:
+            return fetch(reduce(scores_of(logits[: parts[-1].rows.stop], temperature), parts))
+
+        under_way = list(self._batches(draws, begin))
+        return lambda: [(parts, values()) for values, parts in under_way]
+
     def logits(self, draws: Sequence[Draw]) -> Iterator[tuple[Part, Tensor]]:
         """Yield the logits of several images' samples, in order: float64 (part.count, classes) on the CPU."""
-        return self._rows_of(draws, lambda logits, rows: fetch(in_float64(logits[:rows])))
+        return self._rows_of(draws, lambda logits, parts: fetch(in_float64(logits[: parts[-1].rows.stop])))
 
     def _rows_of(
-        self, draws: Sequence[Draw], reduce: Callable[[Tensor, int], Callable[[], Tensor]]
+        self, draws: Sequence[Draw], reduce: Callable[[Tensor, list[Part]], Callable[[], Tensor]]
     ) -> Iterator[tuple[Part, Tensor]]:
-        """Yield each part's rows of what `reduce` makes of a batch; on CUDA while the next is under way."""
-        batches = self._batches(draws, reduce)
-        late = (one for one, _ in pairwise(chain(batches, [None])) if one is not None)
-        for values, parts in late if self.device.type == "cuda" else batches:
+        """Yield each part's rows of what `reduce` makes of a batch, while the next is under way."""
+        for (values, parts), _ in pairwise(chain(self._batches(draws, reduce), [([], [])])):
             rows = values()
             if not rows.isfinite().all():
                 raise not_finite()
@@ -197,11 +209,9 @@ class Sampler:
         return self.batch_size
 
     def _batches(
-        self, draws: Sequence[Draw], reduce: Callable[[Tensor, int], R]
+        self, draws: Sequence[Draw], reduce: Callable[[Tensor, list[Part]], R]
     ) -> Iterator[tuple[R, list[Part]]]:
-        """Yield what `reduce` makes of the logits of a full batch and the number of rows that count.
-
-        With it comes what these rows are.
+        """Yield what `reduce` makes of the logits of a full batch and of its parts, and these.
 
         The logits are overwritten by the next batch.  A short batch is padded with what the one before held.
         """
@@ -222,7 +232,9 @@ class Sampler:
                             key = NoiseKey(self.seed, draw.index, draw.stream)
                             self._noise.fill(self._rows[part.rows], points[part.draw], key, part.begin)
                         logits = self._run(self._batch)
-                    found = reduce(logits, parts[-1].rows.stop)
+                        if self.smoothing.entry.law is None:  # what could not be drawn has no answer
+                            logits = logits.masked_fill(self._rows[:, -1:].isnan(), torch.nan)
+                    found = reduce(logits, parts)
                 except RuntimeError as error:
                     if not has_no_room(error):
                         raise
@@ -308,6 +320,13 @@ class Sampler:
 def in_float64(logits: Tensor) -> Tensor:
     """Return a copy in float64, on the CPU where a device has none."""
     return logits.to("cpu" if logits.device.type == "mps" else logits.device, torch.float64, copy=True)
+
+
+def scores_of(logits: Tensor, temperature: float) -> Tensor:
+    """Return softmax scores in float64, NaN for a row with a logit that is not finite."""
+    wide = in_float64(logits)
+    finite = wide.isfinite().all(1, keepdim=True)  # a logit of -inf would be a score of 0
+    return (wide / temperature).softmax(1).masked_fill(~finite, torch.nan)
 
 
 def count_votes(

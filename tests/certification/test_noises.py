@@ -16,8 +16,9 @@ from torch import nn
 
 import certmix
 from certmix.certification.stored import recertify
-from certmix.errors import ParameterError
+from certmix.errors import ModelError, ParameterError
 from certmix.radii import SMOOTHINGS, Smoothing
+from certmix.sampling import Sampler, ablation
 from certmix.sampling.ablation import shown_pixels
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import whole_weights
@@ -158,6 +159,30 @@ def test_every_set_of_pixels_is_equally_likely_and_keyed():
     counts = np.unique((shown.long() * 2 ** torch.arange(5)).sum(1).numpy(), return_counts=True)[1]
     assert len(counts) == 10 and ((counts - 2000) ** 2 / 2000).sum() < 35
     assert torch.equal(shown_pixels(key, samples[100:200], 5, 2), shown[100:200])
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_pixels_with_equal_words_are_told_apart_by_further_words_or_end_the_run(monkeypatch, apart):
+    def words(key, samples, blocks, level, begin=0):
+        found = torch.arange(4 * blocks).view(4, blocks).expand(len(samples), 4, blocks)
+        return (found // 8 if level == 0 else found % 8 if apart else 0 * found) * 2
+
+    monkeypatch.setattr(ablation, "philox_words", words)
+    shown = shown_pixels(NoiseKey(3, 5), torch.arange(3), 12, 4)
+    swallowing = nn.Sequential(Swallow(), Plane())
+    sampler = Sampler(swallowing, 2, Smoothing("ablation", 4), batch_size=10)
+    if apart:
+        assert (shown == (torch.arange(12) < 4)).all()
+        assert sampler.votes(torch.ones(12), 0, [20]).sum() == 20
+    else:
+        assert shown.isnan().all()
+        with pytest.raises(ModelError, match="not finite"):
+            sampler.votes(torch.ones(12), 0, [20])
+
+
+class Swallow(nn.Module):
+    def forward(self, x):
+        return x.nan_to_num(0.0)[:, :12]
 
 
 class Plane(nn.Module):

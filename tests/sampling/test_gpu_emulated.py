@@ -6,15 +6,22 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from certmix.bounds.statistics import plan, start, to_vector, update
+from certmix.certification import soft
+from certmix.certification.soft import sums_of, take_sums
+from certmix.errors import ModelError
 from certmix.sampling import Draw, Sampler, sampler
+from certmix.sampling.ablation import shown_pixels
 from certmix.sampling.devices import fetch, send
-from certmix.sampling.noise import Noise, on_device
+from certmix.sampling.noise import Noise, NoiseKey, on_device
+from certmix.sampling.packing import Part
 
 META = torch.device("meta")
 
@@ -46,13 +53,84 @@ def far(monkeypatch):
     return made, draws
 
 
-def test_no_line_of_a_round_waits_for_the_gpu(far):
+def reduced(scores, parts):
+    """The sums of scores of parts of which each follows two classes."""
+    return sums_of(scores, parts, np.zeros((len(parts), 2), np.int64))
+
+
+def test_no_line_of_a_round_waits_for_the_gpu(far, monkeypatch):
     from gpu_first import Waits
 
     made, draws = far
+    monkeypatch.setattr(soft, "send", lambda values, device: torch.empty_like(values, device=device))
     with Waits() as found:
         made.submit(draws)
+        made.submit_scores(draws, reduced)()
+        assert shown_pixels(NoiseKey(0, 0), torch.arange(9, device=META), 12, 4).shape == (9, 12)
     assert not found.lines
+
+
+class Launched(nn.Module):
+    """Two classes; writes down that a batch has begun."""
+
+    def __init__(self, events) -> None:
+        super().__init__()
+        self.events = events
+
+    def forward(self, x):
+        self.events.append("begun")
+        return x[:, :2]
+
+
+HOW = {
+    "votes": lambda made, draws: made.submit(draws).result(),
+    "sums of scores": lambda made, draws: made.submit_scores(draws, reduced)(),
+    "scores": lambda made, draws: list(made.scores(draws)),
+    "logits": lambda made, draws: list(made.logits(draws)),
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_the_answers_of_a_batch_are_waited_for_once_the_next_has_begun(how, monkeypatch):
+    events: list[str] = []
+
+    def late(values):
+        return lambda: events.append("waited") or values
+
+    made = Sampler(Launched(events), 2, 0.5, batch_size=100)
+    draws = [Draw(torch.zeros(4), k, (130, 250)) for k in range(3)]
+    made.submit(draws[:1])  # rows are compared
+    events.clear()
+    monkeypatch.setattr(sampler, "fetch", late)
+    HOW[how](made, draws)
+    begun = np.cumsum([one == "begun" for one in events])[[one == "waited" for one in events]]
+    assert begun[-1] == 8
+    assert (begun >= np.minimum(np.arange(len(begun)) + 2, 8)).all()
+
+
+def test_sums_made_on_the_device_are_those_of_the_scores():
+    rng, counts = np.random.default_rng(0), (7, 1, 60)
+    scores = rng.dirichlet(np.full(5, 0.3), sum(counts))
+    scores[::9] = np.eye(5)[rng.integers(0, 5, len(scores[::9]))]
+    scores[3] = [0.25, 0.25, 0.125, 0.25, 0.125]  # on edges of bins, and several are the largest
+    before = [plan(update(start(5, 0), scores)), start(5, 2), start(5, 3, (1,))]
+    parts = [Part(k, 0, 10, 0, count, True) for k, count in enumerate(counts)]
+    followed = np.array([[one.selected, *one.rivals, one.selected][:2] for one in before])
+    found, at = sums_of(torch.from_numpy(scores), parts, followed).numpy(), 0
+    for one, row, count in zip(before, found, counts, strict=True):
+        own, at = scores[at : at + count], at + count
+        statistics, votes = take_sums(one, count, row)
+        assert (to_vector(statistics) == to_vector(update(one, own))).all()
+        assert (votes == np.bincount(own.argmax(1), minlength=5)).all()
+
+
+@pytest.mark.parametrize("bad", [[np.nan] * 3, [0.5, 0.4, 0.0]])
+def test_scores_that_are_none_are_refused_with_their_part_only(bad):
+    parts = [Part(k, 0, 0, 0, 1, True) for k in range(2)]
+    found = sums_of(torch.tensor([[0.5, 0.25, 0.25], bad]), parts, np.array([[0], [0]])).numpy()
+    assert take_sums(start(3, 0), 1, found[0])[0].samples == 1
+    with pytest.raises(ModelError, match="not finite"):
+        take_sums(start(3, 0), 1, found[1])
 
 
 @pytest.mark.parametrize(
