@@ -190,7 +190,9 @@ class Sampler:
         self, draws: Sequence[Draw], reduce: Callable[[Tensor, list[Part]], Callable[[], Tensor]]
     ) -> Iterator[tuple[Part, Tensor]]:
         """Yield each part's rows of what `reduce` makes of a batch, while the next is under way."""
-        for (values, parts), _ in pairwise(chain(self._batches(draws, reduce), [([], [])])):
+        for one, _ in pairwise(chain(self._batches(draws, reduce), [None])):
+            assert one is not None
+            values, parts = one
             rows = values()
             if not rows.isfinite().all():
                 raise not_finite()
