@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from certmix.certification.request import (
+    ENUMERATED,
     CertifyRequest,
     Enumerated,
     GivenConstant,
@@ -21,7 +22,8 @@ from certmix.certification.request import (
     request_of,
 )
 from certmix.errors import ParameterError
-from certmix.radii import CERTIFICATES
+from certmix.radii import CERTIFICATES, Smoothing
+from certmix.radii.smoothings import GAUSSIAN
 from certmix.runs.engine import EngineChoice
 from certmix.runs.settings import Option, divide
 from certmix.runs.sources import Sources
@@ -208,7 +210,7 @@ Examples:
   certmix plan --scenario imagenet --sigma 0.5 --images 50000 --samples 100000 \\
       --throughput 5000 --workers 8 --price-per-hour 2
   certmix plan --like runs/small --images 10000 --workers 16
-  certmix plan --cases 255 --images 10000 --throughput 5000
+  certmix plan --noise splitting --images 10000 --throughput 5000
 
 Throughput is noisy samples (forward passes) a second of one worker. --like RUN
 takes it from the run's records, with the inputs' difficulty and --samples, and
@@ -219,14 +221,16 @@ prints it: make a small run first.
 @click.command("plan", epilog=PLAN)
 @click.option("--images", type=int, default=10_000, help="Inputs of the run.")
 @options(
-    CertifyRequest, only=("sigma", "alpha", "samples", "radii", "selection_samples"),
+    CertifyRequest,
+    only=("sigma", "noise", "scale", "alpha", "samples", "radii", "selection_samples"),
     samples="those of --like RUN, or 100,000", sigma="that of --like, or 0.5",
+    noise="that of --like, or gaussian", scale="that of --like, or of the shipped models",
     alpha="that of --like, or 0.76", radii="those of --like, or as of certify",
 )  # fmt: skip
 @click.option("--throughput", type=float, help="Samples a second of one worker.  [default: that of --like]")
 @click.option(
-    "--cases", type=int,
-    help="Votes of an input that is not sampled: columns of bands, 510 lambda of splitting.",
+    "--columns", type=click.IntRange(1), metavar="N",
+    help="--noise bands: columns of the images, each of which begins a band.  [default: those of --like]",
 )  # fmt: skip
 @click.option("--workers", type=int, default=1, help="How many share the work.")
 @click.option("--price-per-hour", type=float, help="What one worker costs in an hour, in any currency.")
@@ -242,7 +246,7 @@ prints it: make a small run first.
 @format_option("table", "json")
 def plan(
     like: Path | None, scenario: str | None, format_: str, images: int, throughput: float | None,
-    workers: int, price_per_hour: float | None, classes: int | None, cases: int | None, **asked: Any,
+    workers: int, price_per_hour: float | None, classes: int | None, columns: int | None, **asked: Any,
 ) -> int:  # fmt: skip
     """Estimate hours, cost, disk and memory of a certification.
 
@@ -250,37 +254,50 @@ def plan(
     ones, simulated with the stopping rule on inputs like those of a run, of a
     published log, or of a scenario. All assumptions are printed.
     """
-    from certmix.certification.plan import plan, plan_cases, truth_of
+    from certmix.certification.plan import cases_of, plan, plan_cases, truth_of
     from certmix.certification.plan import scenario as images_of
+    from certmix.certification.stored import Reading, is_enumerated
 
-    if cases is not None:
-        idle = ["sigma", "samples", "radii", "selection_samples", "like", "scenario", "alpha"]
-        refuse_unused(idle, "is for runs that sample, not for --cases")
-        found = plan_cases(
-            cases, images=images, throughput=throughput, workers=workers, price_per_hour=price_per_hour,
-            classes=classes or 10,
-        )  # fmt: skip
+    work: dict[str, Any] = {"images": images, "throughput": throughput, "workers": workers}
+    work["price_per_hour"] = price_per_hour
+    sigma, noise, scale = (asked.pop(name, None) for name in ("sigma", "noise", "scale"))
+    if noise in ENUMERATED or (like is not None and like.is_dir() and is_enumerated(like)):
+        idle = ["sigma", "samples", "radii", "selection_samples", "scenario", "alpha"]
+        refuse_unused(idle, "is for runs that sample; all cases of an input are gone through here, so")
+        kind, level, cases, known = cases_of(like, noise, scale, columns)
+        found = plan_cases(kind, level, cases, **work, classes=classes or known)
         out(json.dumps(found.as_dict(), indent=2) if format_ == "json" else _text(found))
         return 0
+    refuse_unused(["columns"], "is for --noise bands")
     if like is not None and scenario is not None:
         raise ParameterError("--like and --scenario both say what the inputs are like: give one of them")
-    sigma = asked.get("sigma")
-    truth, own = truth_of(like, sigma) if like else (images_of(scenario or "imagenet", sigma or 0.5), None)
+    if like is not None:
+        truth, smoothing, own = truth_of(like, Reading(sigma, noise=noise, scale=scale))
+    elif noise in (None, GAUSSIAN):
+        smoothing, own = Smoothing.of(sigma or scale or 0.5), None
+        truth = images_of(scenario or "imagenet", smoothing.scale)
+    else:
+        raise ParameterError(
+            f"noise = {noise}: published inputs are of gaussian noise: give --like RUN or LOG"
+        )
     for doubt in truth.doubts:
         say(doubt)
     if own is None:
-        request = CertifyRequest(**{"sigma": 0.5, "alpha": 0.76, "samples": 100_000, **asked})
+        named = {"sigma": None, "noise": smoothing.kind, "scale": smoothing.scale}
+        request = CertifyRequest(**{**named, "alpha": 0.76, "samples": 100_000, **asked})
     else:
-        if sigma not in (None, own.sigma):
-            raise ParameterError(f"sigma = {sigma}: that run was sampled with {own.sigma}: drop --sigma")
+        there = own.sigma, own.noise, smoothing.scale
+        if any(one not in (None, its) for one, its in zip((sigma, noise, scale), there, strict=True)):
+            raise ParameterError(
+                f"that run was sampled with {smoothing.told}: drop --sigma, --noise and --scale"
+            )
         if "samples" not in asked:
             told = f"At most {own.samples:,} samples each, as there: --samples plans others."
             truth = replace(truth, source=f"{truth.source} {told}")
         hard = {"scores": "hard", "bound": "clopper-pearson"} if own.scores != "hard" else {}
         request = own.replace(**{"goal": "radii", **asked, **hard})
     found = plan(
-        request, truth, images=images, throughput=throughput, workers=workers, classes=classes,
-        price_per_hour=price_per_hour,
+        request, truth, **work, classes=classes,
     )  # fmt: skip
     out(json.dumps(found.as_dict(), indent=2) if format_ == "json" else _text(found))
     return 0
@@ -288,9 +305,10 @@ def plan(
 
 def _text(found: Any) -> str:
     """Return the plan as a table with its assumptions."""
-    what = f"at most {found.samples:,} samples each, sigma {found.sigma or 0:g}, alpha {found.alpha:g}"
-    if found.sigma is None:
-        what = f"{found.samples:,} cases each"
+    what = f"{found.samples:,} cases each, {found.noise} of scale {found.scale:g}"
+    if found.alpha is not None:
+        told = Smoothing(found.noise, found.scale).told
+        what = f"at most {found.samples:,} samples each, {told}, alpha {found.alpha:g}"
     lines = [
         f"{found.images:,} inputs, {what}, {found.classes:,} classes",
         f"{found.workers:,} x {found.throughput:,.0f} samples a second",
@@ -304,7 +322,7 @@ def _text(found: Any) -> str:
             f"{goal.goal:8}{goal.mean_samples:>18,.0f}{goal.total_samples:>11.2e}{goal.hours:>11,.2f}{cost:>11}"
             f"{_bytes(goal.disk_bytes):>10}{_bytes(goal.memory_bytes):>10}"
         )
-    if found.sigma is not None:
+    if found.alpha is not None:
         fixed, radii = found.goals[0].total_samples, found.goals[1].total_samples
         lines += ["", f"Sequential sampling (--goal radii) draws {fixed / radii:.1f} times fewer samples."]
     lines += [""]

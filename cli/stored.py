@@ -13,7 +13,7 @@ from certmix.certification.request import CertifyRequest
 from certmix.errors import CertmixError, ParameterError
 from certmix.files import write_atomically
 from certmix.radii import CERTIFICATES
-from certmix.radii.enumerated import EXACT, THEOREM
+from certmix.radii.counted import EXACT, THEOREM
 from certmix.runs.settings import Option
 from certmix.tables.figure import PLOT_FORMATS
 from certmix.tables.formats import FORMATS

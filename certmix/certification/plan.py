@@ -11,11 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from certmix.certification.proved_table import held_votes
 from certmix.certification.request import NO_ROW, CertifyRequest
 from certmix.certification.stopping import Rule, Walk
-from certmix.certification.stored import Doubt, Reading, open_run, read_stored, refuse_empty
+from certmix.certification.stored import (
+    Doubt,
+    Reading,
+    is_enumerated,
+    open_enumerated,
+    open_run,
+    read_stored,
+    refuse_empty,
+)
 from certmix.errors import ParameterError, check_choice
+from certmix.radii import Smoothing, counted, norms_of
 from certmix.sampling.schedule import looks
+from certmix.tables.words import PATCH
 from certmix.types import FloatArray
 
 __all__ = ["Plan", "PlannedGoal", "Truth", "plan", "scenario", "truth_of"]
@@ -99,8 +110,8 @@ def scenario(name: str, sigma: float) -> Truth:
     )  # fmt: skip
 
 
-def truth_of(path: Path, sigma: float | None) -> tuple[Truth, CertifyRequest | None]:
-    """Return the images of a run folder with its request, or of a published log or class counts.
+def truth_of(path: Path, how: Reading) -> tuple[Truth, Smoothing, CertifyRequest | None]:
+    """Return the images of a run folder with its noise and request, or of a published log or class counts.
 
     Raises
     ------
@@ -108,7 +119,7 @@ def truth_of(path: Path, sigma: float | None) -> tuple[Truth, CertifyRequest | N
         If it cannot be read, or holds no images.
     """
     if not path.is_dir():
-        stored = read_stored(path, Reading(sigma))
+        stored = read_stored(path, how)
         refuse_empty(stored)
         p, abstained, classes = stored.bounds.p_lower, stored.selected < 0, 10
         if stored.frequencies is not None:
@@ -119,8 +130,12 @@ def truth_of(path: Path, sigma: float | None) -> tuple[Truth, CertifyRequest | N
         )
         doubts = tuple(note for note in stored.notes if isinstance(note, Doubt))
         p = np.where(abstained, 0.45, p)
-        return Truth(p, stored.right | abstained, classes, min(classes, 6), None, source, doubts), None
-    run = open_run(path, sigma)
+        return (
+            Truth(p, stored.right | abstained, classes, min(classes, 6), None, source, doubts),
+            stored.smoothing,
+            None,
+        )
+    run = open_run(path, how.sigma)
     if not len(run.records):
         raise ParameterError(f"{path} holds no finished inputs: name another run or a log")
     votes = [record.estimation.get(record.drawn, record.selection) for record in run.records]
@@ -135,7 +150,7 @@ def truth_of(path: Path, sigma: float | None) -> tuple[Truth, CertifyRequest | N
         run.classes, float(np.mean([np.count_nonzero(count) for count in votes])),
         seconds / drawn if timed else None, f"Inputs are like the {len(run.records):,} of {path}.",
     )  # fmt: skip
-    return truth, run.request
+    return truth, run.request.smoothing, run.request
 
 
 @dataclass(frozen=True)
@@ -163,8 +178,9 @@ class Plan:
 
     images: int
     samples: int
-    sigma: float | None
-    alpha: float
+    noise: str
+    scale: float
+    alpha: float | None
     classes: int
     workers: int
     throughput: float
@@ -220,41 +236,66 @@ def plan(
         *["No vote is behind a gate here: rows of gated votes may take more samples."] * gated,
     )
     return Plan(
-        images, request.samples, request.sigma, request.alpha, shape.classes, workers, rate, price_per_hour,
-        tuple(goals), assumptions,
+        images, request.samples, request.noise, request.smoothing.scale, request.alpha, shape.classes,
+        workers, rate, price_per_hour, tuple(goals), assumptions,
     )  # fmt: skip
 
 
+def cases_of(
+    like: Path | None, noise: str | None, scale: float | None, columns: int | None
+) -> tuple[str, float, int, int]:
+    """Return a kind whose cases are gone through, its scale, how many cases, and classes, an input has.
+
+    They are as named, or as a run has them; `columns` are an image's.
+    """
+    if like is not None:
+        if columns is not None or not is_enumerated(like):
+            raise ParameterError(
+                f"{like} is no run of {noise}, or knows its columns: leave --like out, or these"
+            )
+        with open_enumerated(like) as (request, store, described):
+            own, votes = (request.noise, request.scale), held_votes(request, store)
+            if (noise or own[0], scale or own[1]) != own:
+                raise ParameterError(f"{like} is of {own[0]}, scale {own[1]:g}: drop --noise and --scale")
+            if not votes:
+                raise ParameterError(f"{like} holds no finished inputs: name another run")
+            return *own, votes, len(described["data"]["class_names"])
+    kind, of_columns = counted.cases_of(str(noise)), norms_of(str(noise)) == (PATCH,)
+    level = kind.scale if scale is None else scale
+    if of_columns != (columns is not None):
+        how = "give --columns of the images, such as 32" if of_columns else "leave --columns out"
+        raise ParameterError(f"--noise {noise}: {how}, or name a run with --like")
+    return str(noise), level, kind.count(level, (1, 1, columns or 1)), 10
+
+
 def plan_cases(
+    noise: str,
+    scale: float,
     cases: int,
     *,
     images: int,
     throughput: float | None = None,
-    alpha: float = 0.76,
     workers: int = 1,
     price_per_hour: float | None = None,
     classes: int = 10,
 ) -> Plan:
-    """Return what a certification by votes on all cases would take, `cases` forward passes an image.
+    """Return what a certification by votes on all `cases` of an image would take, a forward pass each.
 
     The rest is as for `plan`, but that there is nothing to simulate: one goal, ``all``.
     """
     if throughput is None:
         raise ParameterError("no throughput: give --throughput, forward passes a second of one worker")
     _check(throughput, workers, images, price_per_hour)
-    if cases < 1:
-        raise ParameterError(f"cases = {cases}: give a positive number, such as 32 columns or 255 offsets")
     sizes = images * (200 + 8.0 * (cases + classes)), 250e6 + images * 16.0 * (cases + classes)
     taken = _taken(images, cases, cases, throughput, workers, price_per_hour)
     goal = PlannedGoal("all", *taken, *sizes)
     assumptions = (
-        "All cases of an input are gone through: bands have as many as the image has columns, splitting "
-        "510 lambda.",
+        "All cases of an input are gone through, whatever the weight: nothing is drawn.",
         "Throughput is as given, one worker's. Workers are taken to be equally fast.",
         f"A worker starts in {MODEL_SECONDS:.0f} s; you pay for all workers until the last one ends.",
     )
     return Plan(
-        images, cases, None, alpha, classes, workers, throughput, price_per_hour, (goal,), assumptions
+        images, cases, noise, scale, None, classes, workers, throughput, price_per_hour, (goal,), assumptions
     )
 
 

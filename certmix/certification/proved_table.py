@@ -23,8 +23,7 @@ from certmix.certification.request import (
 from certmix.models.temperature import answer_of, mix_shares
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import CONSTANTS_OF, constant_radius, softmax_probabilities
-from certmix.radii.enumerated import EXACT, Counted, largest_radius
-from certmix.radii.splitting import offsets_of
+from certmix.radii.counted import EXACT, Counted, largest_radius
 from certmix.runs import Store
 from certmix.sampling.ballots import LEVELS as BALLOT_LEVELS
 from certmix.sampling.ballots import level_of
@@ -139,7 +138,8 @@ def evaluate_proved(
         sigma=None, alpha=request.alpha, images=images, failure_probability=None, radii=request.radii,
         clean_accuracy=clean_accuracy(found), rows=rows, complete=images == len(planned), goal=None,
         planned_images=len(planned), bound=request.bound_method if isinstance(request, Margin) else None,
-        abstained=abstained, notes=(first,), details=tuple(details), norm=request.norm, **names,
+        abstained=abstained, notes=(first,), details=tuple(details), norm=request.norm,
+        noise=getattr(request, "noise", None), scale=getattr(request, "scale", None), **names,
     )  # fmt: skip
     return Evaluation(summary, curves, found)
 
@@ -163,7 +163,10 @@ def largest_radii(request: DeterministicRequest, votes: int) -> list[float]:
 
 def _notes(request: DeterministicRequest, found: Outcomes, box: tuple[float, float] | None) -> list[str]:
     if isinstance(request, Enumerated):
-        return _enumerated_notes(request)
+        exact = (
+            "Votes are whole numbers and alpha the decimal that it prints as; ties count against the class."
+        )
+        return [request.cases.told(request.scale), exact]
     if request.certificate == "lipschitz-constant":
         constant, what = request.given
         return [
@@ -184,23 +187,6 @@ def _notes(request: DeterministicRequest, found: Outcomes, box: tuple[float, flo
             "inputs of the mix: larger ones need --max-radius."
         )
     return notes
-
-
-def _enumerated_notes(request: Enumerated) -> list[str]:
-    if request.noise == "bands":
-        width = int(request.scale)
-        first = (
-            f"Each vote is of {width} neighbouring columns; a patch of m x m pixels, anywhere in the image "
-            f"and of any content, meets m + {width - 1} of the bands."
-        )
-    else:
-        count = offsets_of(request.scale)
-        first = (
-            f"All {count:,} offsets are gone through (lambda = {plain_decimal(count / 510)}): the ball holds "
-            "the 8-bit images at this distance, and nothing is said of others."
-        )
-    exact = "Votes are whole numbers and alpha the decimal that it prints as; ties count against the class."
-    return [first, exact]
 
 
 def radii_by_image(found: Outcomes) -> dict[str, dict[str, str]]:

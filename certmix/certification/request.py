@@ -15,11 +15,9 @@ from certmix.bounds import BOUNDS, bound_behind_gate, bounds_of
 from certmix.errors import ParameterError, check_choice, check_number
 from certmix.models.temperature import check_temperature
 from certmix.radii import CERTIFICATES, SMOOTHINGS, Smoothing, check_alpha, norms_of
-from certmix.radii._checks import CONSTANTS_OF
-from certmix.radii.enumerated import ENUMERATIONS, EXACT, THEOREM, Enumeration, largest_radius
+from certmix.radii._checks import CONSTANTS_OF, Cases
+from certmix.radii.counted import EXACT, THEOREM, cases_of, largest_radius
 from certmix.radii.smoothings import GAUSSIAN
-from certmix.radii.splitting import LEVELS as LEVELS_8BIT
-from certmix.radii.splitting import offsets_of
 from certmix.runs.folder import NOISE_VERSION
 from certmix.runs.settings import (
     DERIVED,
@@ -35,7 +33,7 @@ from certmix.runs.settings import (
 from certmix.sampling.ballots import LEVELS, level_of
 from certmix.sampling.devices import AUTO, SAMPLED
 from certmix.sampling.schedule import look, looks, share
-from certmix.tables.words import DETERMINISTIC
+from certmix.tables.words import DETERMINISTIC, PATCH
 from certmix.text import as_given
 from certmix.types import IntArray
 
@@ -59,10 +57,11 @@ _GOALS = "; ".join(f"{name}: {meaning}" for name, meaning in GOALS.items())
 NORMS = ("l2", "linf", "l1")
 NORMS_OF = {"margin": ("linf", "l2"), "lipschitz-constant": NORMS}
 """Norms that certificates without samples can give radii in."""
-_SMOOTHINGS = {name: SMOOTHINGS[name] for name in SMOOTHINGS}
-NORMS_OF_NOISE = tuple(dict.fromkeys(norm for name in _SMOOTHINGS for norm in norms_of(name)))
-_NOISES = "; ".join(f"{name}: {kind.meaning}" for name, kind in _SMOOTHINGS.items())
-_SCALES = "; ".join(f"{name}: {kind.scale}" for name, kind in _SMOOTHINGS.items() if name != GAUSSIAN)
+NORMS_OF_NOISE = tuple(dict.fromkeys(norm for name in SMOOTHINGS for norm in norms_of(name)))
+_NOISES = "; ".join(f"{name}: {kind.meaning}" for name, kind in SMOOTHINGS.items())
+_SCALES = "; ".join(f"{name}: {kind.scale}" for name, kind in SMOOTHINGS.items() if name != GAUSSIAN)
+ENUMERATED = tuple(name for name, kind in SMOOTHINGS.items() if kind.cases is not None)
+"""Kinds that go through every case of an input."""
 PENDING = (0.0, 5e-324)
 """Columns that stand for the usual ones until the dimension of inputs is known."""
 
@@ -336,7 +335,7 @@ class CertifyRequest(Settings, frozen=True):
 
     def _smoothing(self) -> Smoothing:
         level = self.scale if self.sigma is None else self.sigma
-        if SMOOTHINGS[self.noise].enumerated:
+        if self.noise in ENUMERATED:
             raise ParameterError(
                 f"noise = {self.noise}: it is not sampled: all of its cases are gone through"
             )
@@ -606,7 +605,7 @@ class Enumerated(Proved, frozen=True):
     """A robust classifier by votes on all cases of an input: no samples, and no failure probability."""
 
     certificate: Annotated[Literal["enumerated"], Option("")] = "enumerated"
-    noise: Annotated[str, Option("Kind of smoothing.", choices=ENUMERATIONS)] = DERIVED
+    noise: Annotated[str, Option("Kind of smoothing.", choices=ENUMERATED)] = DERIVED
     scale: Annotated[Positive, Option("splitting: lambda; bands: columns.")] = DERIVED
     images: Sampled = 100
     patch: Annotated[Count, Option("bands: the largest patch of the table, in pixels a side.")] = 5
@@ -619,38 +618,42 @@ class Enumerated(Proved, frozen=True):
     def usual(self, name: str) -> Any:
         """Return the scale of the shipped models, and columns up to what votes that all agree reach."""
         if name == "noise":
-            raise ParameterError(f"no kind of smoothing is named: give --noise {' or '.join(ENUMERATIONS)}")
+            raise ParameterError(f"no kind of smoothing is named: give --noise {' or '.join(ENUMERATED)}")
         if name == "scale":
-            return self.kind.scale
-        if self.noise == "bands":
+            return self.cases.scale
+        if self.norm == PATCH:
             return tuple(map(float, range(1, self.patch + 1)))
-        most = largest_radius(self.noise, self.scale, offsets_of(self.scale), 1.0) * LEVELS_8BIT
-        return tuple(radius / LEVELS_8BIT for radius in usual_radii(max(most, 1.0)))
+        unit, votes = self.cases.per_unit, self.cases.count(self.scale, ())
+        most = largest_radius(self.noise, self.scale, votes, 1.0) * unit
+        return tuple(radius / unit for radius in usual_radii(max(most, 1.0)))
 
     def check(self) -> None:
         """Refuse patches that are no whole number of pixels, and such settings of another kind."""
-        if self.noise == "bands" and not all(radius.is_integer() and radius > 0 for radius in self.radii):
-            raise ParameterError(f"radii = {list(self.radii)}: of bands they are whole numbers of pixels")
-        if self.noise == "bands" and not self.scale.is_integer():
-            raise ParameterError(f"scale = {self.scale:g}: bands are so many whole columns wide: give 4, say")
+        kind = SMOOTHINGS[self.noise]
+        if kind.whole and not all(radius.is_integer() and radius > 0 for radius in self.radii):
+            told = f"radii = {list(self.radii)}: of {self.noise} they are whole numbers of pixels"
+            raise ParameterError(f"{told}: give 1, 2, 5")
+        if kind.whole and not self.scale.is_integer():
+            told = f"scale = {self.scale:g}: of {self.noise} it is {kind.scale}"
+            raise ParameterError(f"{told}: give a whole number such as {kind.cases.scale:g}")
 
     def refuse_wider(self, columns: int) -> None:
         """Refuse patches that do not lie within images of so many columns: ParameterError."""
-        if self.noise == "bands" and (widest := max(self.radii, default=0)) > columns:
+        if self.norm == PATCH and (widest := max(self.radii, default=0)) > columns:
             raise ParameterError(
                 f"a patch of {widest:g} columns does not lie within images of {columns}: "
                 f"give --patch {columns} or less"
             )
 
     @property
-    def kind(self) -> Enumeration:
-        """The kind of smoothing."""
-        return ENUMERATIONS[self.noise]
+    def cases(self) -> Cases:
+        """What its kind has of which no case is left out."""
+        return cases_of(self.noise)
 
     @property
     def norm(self) -> str:
         """The norm of the radii."""
-        return self.kind.norm
+        return norms_of(self.noise)[0]
 
     @property
     def cell(self) -> str:
@@ -755,12 +758,12 @@ def request_of(given: dict[str, Any], refuse: Callable[[Iterable[str], str], Non
     kind: Any = CertifyRequest
     level = given["scale"] if given.get("sigma") is None and "scale" in given else given.get("sigma")
     what = f"certificate {(*certificates, 'exact')[0]}"
-    if (noise := str(given.get("noise"))) in ENUMERATIONS:
-        kind, what = Enumerated, f"{noise}, of which every case is gone through"
-        if norm_name(given.pop("norm", None)) not in (None, ENUMERATIONS[noise].norm):
-            raise ParameterError(f"{noise} gives radii in {ENUMERATIONS[noise].norm} alone: leave --norm out")
+    if (noise := str(given.get("noise"))) in ENUMERATED:
+        kind, what, (norm,) = Enumerated, f"{noise}, of which every case is gone through", norms_of(noise)
+        if norm_name(given.pop("norm", None)) not in (None, norm):
+            raise ParameterError(f"{noise} gives radii in {norm} alone: leave --norm out")
         refuse(["compiled", "feature_scale"], f"is not for {what}")
-        refuse(["patch"] * (noise != "bands"), "is for --noise bands")
+        refuse(["patch"] * (norm != PATCH), "is for --noise bands")
         refuse(["patch"] * ("radii" in given), "is the last of the columns, which --radii names, or")
     elif draws_no_samples(certificates, given.get("norm"), level, given.get("noise")):
         kind = Margin if certificates[0] == "margin" else GivenConstant

@@ -33,7 +33,7 @@ from certmix.data.scales import about_scale
 from certmix.errors import ParameterError, RunError
 from certmix.files import parse_json
 from certmix.radii import Smoothing, certify_radii, margin_slack_of
-from certmix.radii.enumerated import EXACT
+from certmix.radii.counted import EXACT
 from certmix.radii.smoothings import GAUSSIAN
 from certmix.runs import Store, read_run
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of

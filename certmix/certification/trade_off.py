@@ -35,7 +35,7 @@ from certmix.errors import ParameterError, check_choice
 from certmix.models.temperature import answer_of, sharpened
 from certmix.radii import Smoothing
 from certmix.radii.constant import softmax_probabilities
-from certmix.radii.enumerated import EXACT, Counted
+from certmix.radii.counted import EXACT, Counted
 from certmix.runs import read_run
 from certmix.runs.records import Answers
 from certmix.tables.table import Share

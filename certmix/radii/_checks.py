@@ -43,6 +43,23 @@ class Certificate:
 
 
 @dataclass(frozen=True)
+class Cases:
+    """What a kind has of which no case is left out: its usual scale, and what follows from votes (m, n).
+
+    ``count`` returns n of a scale and an input's shape, or raises DataError; ``margins`` and ``theorem``, of
+    votes, classes (m,), their number and the scale, the least n_y - n_i, (m, t), at size t of a perturbation,
+    and what Theorem 3.5 has instead.  Sizes count in 1 / `per_unit` of the norm; `told` says of what.
+    """
+
+    scale: float
+    per_unit: int
+    count: Callable[[float, tuple[int, ...]], int]
+    margins: Callable[[IntArray, IntArray, int, float], IntArray]
+    theorem: Callable[[IntArray, IntArray, int, float], IntArray]
+    told: Callable[[float], str]
+
+
+@dataclass(frozen=True)
 class Kind:
     """A kind of smoothing: a sampler, or an enumeration, with its curves; all that is known of it.
 
@@ -51,15 +68,17 @@ class Kind:
     name, meaning, scale
         As ``--noise`` takes it, in a few words, and what the number is that says how much of it there is.
     certificates
-        By norm, the first the usual one, the certificates by name that rest on its curve; none of a kind
-        whose cases are enumerated, which `norms` are of.
+        By norm, the first the usual one, the certificates by name that rest on its curve.
     law
         ``module:function`` that tabulates whole numbers of steps, see `certmix.sampling.law`; None where what
         the network sees is no sum of input and noise.
     sampler
-        ``module:class`` that makes noisy copies, see `certmix.sampling.noise.Noise`.
+        ``module:class`` that makes noisy copies, see `certmix.sampling.noise.Noise`; of `cases`
+        ``module:function`` that shows inputs (m, ...) in cases (m,) at a scale.
     whole
         Whether scale and radii are whole numbers.
+    cases
+        Of a kind that goes through every case of an input, None of one that samples.
     """
 
     name: str
@@ -69,7 +88,7 @@ class Kind:
     law: str | None = None
     sampler: str = "certmix.sampling.noise:Noise"
     whole: bool = False
-    enumerated: bool = False
+    cases: Cases | None = None
 
 
 CONSTANTS_OF = {

@@ -37,7 +37,7 @@ SMOOTHINGS = LazyTable({
     ),
     "laplace": "certmix.radii.laplace:KIND", "uniform": "certmix.radii.uniform:KIND",
     "ablation": "certmix.radii.ablation:KIND",
-    "splitting": "certmix.radii.enumerated:SPLITTING", "bands": "certmix.radii.enumerated:BANDS",
+    "splitting": "certmix.radii.splitting:KIND", "bands": "certmix.radii.bands:KIND",
 })  # fmt: skip
 """Kinds of smoothing by name; the first is the default."""
 
@@ -198,5 +198,5 @@ class Smoothing:
 def norms_of(kind: str) -> tuple[str, ...]:
     """Return the norms that a kind gives radii in: its own, then those that they are converted to."""
     own, lp = tuple(SMOOTHINGS[kind].certificates), ("l2", "l1", "linf")
-    enumerated = SMOOTHINGS[kind].enumerated
-    return tuple(dict.fromkeys((*own, *(lp if own[0] in lp and not enumerated else ()))))
+    converted = own[0] in lp and SMOOTHINGS[kind].cases is None
+    return tuple(dict.fromkeys((*own, *(lp if converted else ()))))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from certmix.radii.counted import counts_of, rival_margins
+from certmix.radii._checks import Cases
+from certmix.radii.counted import counts_of, enumerated, rival_margins
+from certmix.text import plain_decimal
 from certmix.types import IntArray
 
 LEVELS = 255
@@ -21,10 +23,26 @@ def offsets_of(scale: float) -> int:
     return max(1, round(2 * LEVELS * scale))
 
 
-def splitting_margins(votes: IntArray, selected: IntArray, classes: int) -> IntArray:
+def splitting_margins(votes: IntArray, selected: IntArray, classes: int, scale: float = 0.5) -> IntArray:
     """Return the least n_y - n_i, (m, t), at l1 distance t/255, t = 0 .. n/2, from votes (m, n).
 
     Theorem 3.5 with Lip_1 = 1/(2 lambda) says the same: no smaller loss is possible.
     """
     lead = rival_margins(counts_of(votes, classes), selected)
     return lead[:, None] - 2 * np.arange(votes.shape[1] // 2 + 1)
+
+
+def _told(scale: float) -> str:
+    count = offsets_of(scale)
+    return (
+        f"All {count:,} offsets are gone through (lambda = {plain_decimal(count / 510)}): the ball holds the "
+        "8-bit images at this distance, and nothing is said of others."
+    )
+
+
+KIND = enumerated(
+    "splitting", "all intervals of 8-bit values", "lambda, in units of the input", "l1",
+    "certmix.sampling.splitting:splits",
+    Cases(0.5, LEVELS, lambda scale, shape: offsets_of(scale), splitting_margins, splitting_margins, _told),
+    whole=False,
+)  # fmt: skip

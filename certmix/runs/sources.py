@@ -466,7 +466,7 @@ def shown_by(model: LoadedModel, views: Views, dataset: Dataset) -> LoadedModel:
     from certmix.sampling.ablation import Opened
     from certmix.sampling.enumerated import Shown
 
-    if views.kind == "ablation":  # sampled views come with what is shown; plain inputs are all shown
+    if views.entry.cases is None:  # sampled views come with what is shown; plain inputs are all shown
         return replace(model, module=Opened(model.module, dataset.read(0).shape))
     return replace(model, module=Shown(model.module, views))
 

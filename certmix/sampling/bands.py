@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def bands(images: Tensor, first: Tensor, width: int) -> Tensor:
+def bands(images: Tensor, first: Tensor, width: float) -> Tensor:
     """Return images (m, c, rows, columns) as seen: (m, c + 1, ...), bands from columns (m,)."""
     columns = images.shape[-1]
     place = torch.arange(columns, device=images.device)
@@ -22,4 +22,4 @@ def bands(images: Tensor, first: Tensor, width: int) -> Tensor:
 def random_bands(images: Tensor, width: float, generator: torch.Generator) -> Tensor:
     """Return images as a model sees them, each with a band at a place of its own."""
     first = torch.randint(images.shape[-1], (len(images),), generator=generator, device=images.device)
-    return bands(images, first, int(width))
+    return bands(images, first, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 
 import torch
@@ -9,12 +10,11 @@ from torch import Tensor, nn
 
 from certmix.calling import call_model
 from certmix.errors import DataError
-from certmix.radii.enumerated import ENUMERATIONS
-from certmix.radii.smoothings import Smoothing
+from certmix.radii._checks import Kind
+from certmix.radii.smoothings import SMOOTHINGS, Smoothing
 from certmix.radii.splitting import LEVELS
-from certmix.sampling.bands import bands
 from certmix.sampling.rows import ballots_of, is_independent_of_place, not_finite
-from certmix.sampling.splitting import levels_of, split
+from certmix.sampling.splitting import levels_of
 
 TOGETHER = 256
 """Most cases in one forward pass, unless told otherwise."""
@@ -32,22 +32,34 @@ class Views:
         """Return what random views show of inputs, None where noise is added to them."""
         return None if smoothing.entry.law is not None else cls(smoothing.kind, smoothing.scale)
 
+    @property
+    def entry(self) -> Kind:
+        """What is known of the kind."""
+        found: Kind = SMOOTHINGS[self.kind]
+        return found
+
+    @property
+    def norm(self) -> str:
+        """The norm that perturbations are measured in."""
+        return next(iter(self.entry.certificates))
+
     def count(self, shape: tuple[int, ...]) -> int:
         """Return how many cases there are of an input; DataError or ParameterError if it has none."""
-        return ENUMERATIONS[self.kind].votes(self.scale, shape)
+        assert self.entry.cases is not None
+        return self.entry.cases.count(self.scale, shape)
 
     def of(self, inputs: Tensor, cases: Tensor) -> Tensor:
-        """Return what the base model sees of inputs (m, ...) in cases (m,); other than 8-bit are rounded."""
-        if self.kind == "bands":
-            return bands(inputs, cases, int(self.scale))
-        levels = (inputs.double() * LEVELS).round().clamp(0, LEVELS)
-        return split(levels, cases, self.count(tuple(inputs.shape[1:])))
+        """Return what the base model sees of inputs (m, ...) in cases (m,)."""
+        module, _, name = self.entry.sampler.partition(":")
+        found: Tensor = getattr(importlib.import_module(module), name)(inputs, cases, self.scale)
+        return found
 
     def refuse(self, inputs: Tensor, name: str) -> None:
         """Refuse inputs that a certificate would say nothing of: DataError."""
-        if self.kind == "splitting" and levels_of(inputs) is None:
+        cases = self.entry.cases
+        if cases is not None and cases.per_unit == LEVELS and levels_of(inputs) is None:
             raise DataError(
-                f"{name} holds values other than k/255, k = 0 to 255: splitting speaks of 8-bit images "
+                f"{name} holds values other than k/255, k = 0 to 255: {self.kind} speaks of 8-bit images "
                 "alone: give such images, or use --noise laplace or uniform"
             )
 

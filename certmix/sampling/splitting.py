@@ -45,8 +45,13 @@ def levels_of(images: Tensor) -> Tensor | None:
     return levels.to(torch.int32) if inside else None
 
 
+def splits(images: Tensor, offsets: Tensor, scale: float) -> Tensor:
+    """Return images (m, ...) as seen at offsets (m,); values other than 8-bit ones are rounded."""
+    levels = (images.double() * LEVELS).round().clamp(0, LEVELS)
+    return split(levels, offsets, offsets_of(scale))
+
+
 def random_splits(images: Tensor, scale: float, generator: torch.Generator) -> Tensor:
     """Return 8-bit images (m, ...) in [0, 1] as a model sees them, each at an offset of its own."""
-    count = offsets_of(scale)
-    offsets = torch.randint(count, (len(images),), generator=generator, device=images.device)
-    return split((images * LEVELS).round(), offsets, count)
+    offsets = torch.randint(offsets_of(scale), (len(images),), generator=generator, device=images.device)
+    return splits(images, offsets, scale)

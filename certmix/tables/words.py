@@ -15,16 +15,11 @@ from certmix.types import CertifiedAccuracy, Curve, Summary
 DETERMINISTIC = ("margin", "lipschitz-constant", "enumerated", "enumerated-lipschitz")
 """Certificates that draw no samples: no noise level, and nothing that could fail by chance."""
 
-_LABELS = {
-    "margin": "margin (verified)", "lipschitz-constant": "lipschitz-constant (given)",
-    "enumerated": "exact (all cases)", "enumerated-lipschitz": "lipschitz (all cases)",
-}  # fmt: skip
+_LABELS = {"margin": "margin (verified)", "lipschitz-constant": "lipschitz-constant (given)"}
 
 _MEANINGS = {
     "margin": "Lemma 3.2 with margins of h that are verified by bound propagation; no samples.",
     "lipschitz-constant": "Theorem 3.5 with a constant that was given, not verified; no samples.",
-    "enumerated": "What votes on all cases of an input prove; no samples; no larger one follows from them.",
-    "enumerated-lipschitz": "Theorem 3.5 from these votes, with the least constant of all inputs.",
 }
 
 
@@ -61,10 +56,11 @@ def temperature_words(standard_temperature: float) -> tuple[str, ...]:
 
 def certificate_label(certificate: str) -> str:
     """Return what a row calls its certificate; an unknown one keeps its name."""
-    from certmix.radii import CERTIFICATES  # here: scipy is slow to import, and most tables need none
+    from certmix.radii import CERTIFICATES, counted  # here: scipy is slow to import, and most need none
 
-    if certificate in CERTIFICATES:
-        return CERTIFICATES[certificate].label
+    for table in (CERTIFICATES, counted.CERTIFICATES):
+        if certificate in table:
+            return str(table[certificate].label)
     return _LABELS.get(certificate) or one_line(certificate)
 
 
@@ -88,11 +84,13 @@ def settings(summary: Summary) -> str:
     """Return sigma, alpha, samples, failure probability and images in one line."""
     alpha = f"alpha = {plain_decimal(summary.alpha)}"
     images = f"{summary.images:,} input{'' if summary.images == 1 else 's'}"
-    if deterministic(summary):
-        return f"{alpha}, no failure probability: deterministic, {images}"
     sigma = "sigma of the best source" if summary.sigma is None else f"sigma = {as_given(summary.sigma)}"
     if summary.scale is not None:
-        sigma = f"{summary.noise} noise, scale = {as_given(summary.scale)}"
+        noise = "" if deterministic(summary) else " noise"
+        sigma = f"{summary.noise}{noise}, scale = {as_given(summary.scale)}"
+    if deterministic(summary):
+        of = "" if summary.scale is None else f"{sigma}, "
+        return f"{of}{alpha}, no failure probability: deterministic, {images}"
     parts, mean = [sigma, alpha], summary.mean_samples
     if summary.samples is not None:
         drawn = f"{summary.samples:,} samples an input"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from certmix.certification.request import (
+    ENUMERATED,
     KINDS,
     CertifyRequest,
     DeterministicRequest,
@@ -26,7 +27,8 @@ from certmix.files import read_file
 from certmix.models.composed import paths_changed
 from certmix.models.kinds import OUTPUTS
 from certmix.models.zoo import zoo_names
-from certmix.radii.enumerated import ENUMERATIONS, EXACT
+from certmix.radii import norms_of
+from certmix.radii.counted import EXACT
 from certmix.runs.settings import Option, Settings, check_known, fields, settings
 from certmix.runs.sources import named_split
 from certmix.sampling.devices import AUTO, SAMPLED
@@ -392,11 +394,9 @@ def _request(
         key = next((key for key in ("sigma", "norm", "noise") if str(error).startswith(key)), "name")
         raise lines.wrong(("certificate", key), _spelt(str(error))) from None
     kind: Any = KINDS[f"certify-{name}"] if plain else CertifyRequest
-    noise = ENUMERATIONS.get(str(given.get("noise"))) if name == EXACT else None
-    if noise is not None and norm not in (None, noise.norm):
-        raise lines.wrong(
-            ("certificate", "norm"), f"norm {norm}: {given['noise']} gives radii in {noise.norm}"
-        )
+    if name == EXACT and (noise := given.get("noise")) in ENUMERATED and norm not in (None, *norms_of(noise)):
+        told = f"norm {norm}: {noise} gives radii in {norms_of(noise)[0]}"
+        raise lines.wrong(("certificate", "norm"), told)
     if of_population:
         if name != "exact":
             raise lines.wrong(("certificate", "name"), f"certificate {name}: {POPULATION} is of exact alone")

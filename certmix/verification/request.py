@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from certmix.certification.request import NORMS_OF, checked_gate
 from certmix.radii import CERTIFICATES, check_alpha
-from certmix.radii.enumerated import EXACT
+from certmix.radii.counted import EXACT
 from certmix.runs.settings import Count, Images, Option, Settings, Share
 from certmix.runs.sources import RUN_CODE
 

@@ -21,6 +21,7 @@ from certmix.certification.evaluate import Evaluation
 from certmix.certification.request import CertifyRequest, DeterministicRequest
 from certmix.errors import CertmixError, RunError
 from certmix.models.spec import LoadedModel, load_model, wrap_model
+from certmix.radii import SMOOTHINGS
 from certmix.runs import ImageRecord, Store, read_run
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of
 from certmix.runs.records import Look, Records, having, pieces, places_of
@@ -298,8 +299,8 @@ def reload(
         except CertmixError as error:
             problems[role] = str(error)
     robust, asked = loaded["robust"], description["request"]
-    hidden = asked.get("noise") == "ablation"
-    if robust is not None and (hidden or asked.get("certificate") == requests.EXACT) and dataset is not None:
+    kind = SMOOTHINGS.get(str(asked.get("noise")))
+    if robust is not None and kind is not None and kind.law is None and dataset is not None:
         loaded["robust"] = shown_by(robust, Views(asked["noise"], asked["scale"]), dataset)
     if dataset is not None:  # as the models that it was certified with tell them apart
         dataset = with_classes(dataset, len(description["data"]["class_names"]))

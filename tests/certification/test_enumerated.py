@@ -21,8 +21,7 @@ from certmix.certification.stored import recertify
 from certmix.certification.trade_off import trade_off
 from certmix.errors import CertmixError, DataError, ModelError, ParameterError, RunError
 from certmix.files import digest_of
-from certmix.radii.counted import votes_ahead
-from certmix.radii.enumerated import Counted
+from certmix.radii.counted import Counted, votes_ahead
 from certmix.runs import Store
 from certmix.runs.folder import DATABASE
 from certmix.runs.sources import Sources
@@ -196,7 +195,10 @@ def test_what_a_kind_says_nothing_of_is_refused(sources, tmp_path):
         run_certify(asked("splitting"), sources("splitting"), in_memory=True)
     with pytest.raises(ParameterError, match="scale = 9: bands are 1 to 4 whole columns wide"):
         run_certify(asked("bands", scale=9.0), sources("bands"), in_memory=True)
-    for wrong, told in (({"scale": 1.5}, "whole columns"), ({"radii": (1.5,)}, "whole numbers of pixels")):
+    for wrong, told in (
+        ({"scale": 1.5}, "of bands it is columns of a band: give a whole number such as 4"),
+        ({"radii": (1.5,)}, "whole numbers of pixels"),
+    ):
         with pytest.raises(ParameterError, match=told):
             asked("bands", **wrong)
 

@@ -273,6 +273,6 @@ def test_the_table_of_kinds():
         entry = SMOOTHINGS[name]
         assert entry.name == name and entry.meaning and entry.scale
         for norm, rules in entry.certificates.items():
-            own = {"enumerated", "enumerated-lipschitz"} if entry.enumerated else {"exact", "lipschitz"}
+            own = {"enumerated", "enumerated-lipschitz"} if entry.cases else {"exact", "lipschitz"}
             assert own <= set(rules) and {rule.norm for rule in rules.values()} == {norm}
     assert math.isinf(Smoothing("laplace", 1.0).radius("exact", 1.0, 0.0, 0.76)[0])

@@ -10,6 +10,7 @@ import pytest
 
 from certmix.certification.plan import MODEL_SECONDS, SCENARIOS, Truth, plan, scenario, truth_of
 from certmix.certification.request import CertifyRequest
+from certmix.certification.stored import Reading
 
 REQUEST = CertifyRequest(0.5, 0.76, samples=100_000)
 LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
@@ -57,7 +58,7 @@ def test_a_scenario_has_the_certified_accuracies_that_were_published(name, sigma
 @pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not there")
 @pytest.mark.parametrize("sigma", [0.5, pytest.param(1.0, marks=pytest.mark.long)])
 def test_a_scenario_plans_what_its_log_does(sigma):
-    log = truth_of(LOGS / f"gaussian-resnet110-cifar10-sigma{sigma:.2f}-10000.tsv", sigma)[0]
+    log = truth_of(LOGS / f"gaussian-resnet110-cifar10-sigma{sigma:.2f}-10000.tsv", Reading(sigma))[0]
     request = REQUEST.replace(sigma=sigma)
     first, second = (
         by_goal(plan(request, images, images=10_000, throughput=1))
@@ -74,7 +75,7 @@ def test_a_plan_like_a_run_predicts_what_that_run_drew(command, problem):
     planned = command("plan", "--like", "run", "--images", 12, "--samples", 2000, "--format", "json")
     assert planned.code == 0, planned.err
     found = json.loads(planned.out)
-    assert (found["sigma"], found["alpha"], found["classes"], found["schema_version"]) == (0.25, 0.76, 3, 1)
+    assert (found["noise"], found["scale"], found["alpha"], found["classes"]) == ("gaussian", 0.25, 0.76, 3)
     assert found["throughput"] > 0
     assert found["goals"][1]["mean_samples"] == pytest.approx(drawn, rel=0.35)
     assert found["goals"][0]["mean_samples"] == 2100

@@ -21,6 +21,7 @@ from certmix.sampling.ballots import level_of
 from certmix.sampling.devices import full_float32
 from certmix.sampling.enumerated import Shown, Views
 from certmix.sampling.splitting import fixed_offsets, levels_of
+from certmix.tables.words import PATCH
 from certmix.types import IntArray
 
 STEP = 0.25
@@ -40,7 +41,7 @@ class Search(NamedTuple):
 def size_of(views: Views, point: Tensor, image: Tensor) -> float:
     """Return how far a point lies from an image: the side of the square that holds all changes, or l1."""
     changed = point != image
-    if views.kind == "bands":
+    if views.norm == PATCH:
         if not changed.any():
             return 0.0
         spans = [changed.flatten(0, -3).any(0).any(axis).nonzero() for axis in (0, 1)]
@@ -75,7 +76,7 @@ def worst_point(
     shown: Shown, image: Tensor, label: int, radius: float, classes: int, gate: float, how: Search
 ) -> Tensor:
     """Return the point of the ball, of those that are tried, where y leads least."""
-    search = _patched if shown.views.kind == "bands" else _moved
+    search = _patched if shown.views.norm == PATCH else _moved
     found = [image, *(search(shown, image, label, radius, number, how) for number in range(how.restarts))]
     return min(found, key=lambda point: lead_of(shown, point, classes, gate, label)[0])
 
