@@ -32,7 +32,7 @@ for name in ("types", "errors", "data", "bounds", "radii", "runs", "nuts", "marg
 certmix.data.load
 certmix.margins.softmax_margin_lower([[1.0]])
 import certmix.models.zoo
-certmix.models.zoo.gaussian_names()
+certmix.models.zoo.shipped_for()
 from certmix_cli.stored import audit, recertify, trade_off
 with contextlib.redirect_stdout(io.StringIO()):
     for command, more in ((recertify, []), (audit, []), (trade_off, ["--plot", "none"])):

@@ -30,6 +30,7 @@ from certmix.errors import ModelError, RunError
 from certmix.models.checks import chance_warning, resolve_robust
 from certmix.models.spec import LoadedModel
 from certmix.models.zoo import zoo_card, zoo_names
+from certmix.radii import Smoothing
 from certmix.runs import Identity, StudyIdentity, read_run
 from certmix.runs.cells import Progress
 from certmix.runs.engine import Engine
@@ -86,14 +87,10 @@ class Recipe:
 def robust_of(request: Request | Population, sources: Sources) -> str | nn.Module:
     """Return the robust model, a shipped one where none is named; ModelError if there is none."""
     robust = sources.robust
-    if isinstance(request, CertifyRequest):
-        return robust if isinstance(robust, nn.Module) else resolve_robust(robust, request.smoothing)
-    if isinstance(request, Population):
-        return robust if isinstance(robust, nn.Module) else resolve_robust(robust, request.sigma)
     if robust is not None:
         return robust
-    if isinstance(request, Enumerated):
-        return shipped_for(request)
+    if (smoothing := smoothing_of(request)) is not None:
+        return resolve_robust(None, smoothing)
     if isinstance(request, GivenConstant):
         raise ModelError("no model of known Lipschitz constant is shipped: name yours with --robust")
     for name in zoo_names():
@@ -105,34 +102,29 @@ def robust_of(request: Request | Population, sources: Sources) -> str | nn.Modul
     )
 
 
-def shipped_for(request: Enumerated) -> str:
-    """Return the shipped model that was trained for a kind of smoothing; ModelError if there is none."""
-    trained = [(name, zoo_card(name).recipe) for name in zoo_names()]
-    own = {recipe["scale"]: name for name, recipe in trained if recipe.get("name") == request.noise}
-    if request.scale not in own:
-        there = ", ".join(f"{scale:g}" for scale in sorted(own)) or "none"
-        raise ModelError(
-            f"no model is shipped for {request.noise} of scale {request.scale:g} (shipped: {there}): use one "
-            f"of these, train one (certmix train {request.noise} --scale {request.scale:g}) or give one with "
-            "--robust"
-        )
-    return own[request.scale]
+def smoothing_of(request: Request | Population) -> Smoothing | None:
+    """Return the noise of a request, None of one without."""
+    if isinstance(request, Enumerated):
+        return Smoothing(request.noise, request.scale)
+    if isinstance(request, Population):
+        return Smoothing.of(request.sigma)
+    return request.smoothing if isinstance(request, CertifyRequest) else None
 
 
 def views_of(request: Request) -> Views | None:
     """Return what the robust model of a request is shown, None where that is the input itself."""
-    if isinstance(request, CertifyRequest):
-        return Views.of_noise(request.smoothing)
-    return Views(request.noise, request.scale) if isinstance(request, Enumerated) else None
+    smoothing = smoothing_of(request)
+    return None if smoothing is None else Views.of_noise(smoothing)
 
 
 def load(request: Request, sources: Sources, device: torch.device, say: Callable[[str], None]) -> Loaded:
     """Load data and models and check that they fit together; warnings go to `say`."""
-    if isinstance(request, CertifyRequest):
-        return load_sources(sources, request.smoothing, device, say)
-    if isinstance(request, Population):
-        return load_sources(sources, request.sigma, device, say)
-    loaded = load_models(sources, robust_of(request, sources), device, say, views=views_of(request))
+    if (smoothing := smoothing_of(request)) is not None:
+        loaded = load_sources(sources, smoothing, device, say)
+    else:
+        loaded = load_models(sources, robust_of(request, sources), device, say)
+    if isinstance(request, CertifyRequest | Population):
+        return loaded
     refuse_scale(loaded.dataset, f"certificate {request.certificate}")
     return loaded
 

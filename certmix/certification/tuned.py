@@ -16,6 +16,7 @@ from certmix.certification.request import NO_ROW, CertifyRequest, Sampled, check
 from certmix.data import load
 from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.files import TEXT, digest_of, read_file
+from certmix.models.checks import is_trained_for
 from certmix.radii import check_alpha
 from certmix.runs.settings import Count, Option, Positive, Settings, Share
 from certmix.runs.sources import Loaded
@@ -153,6 +154,8 @@ def resolve_tuned(
         return request.replace(tuned=tuned.text)
     plan = None if robust.card is None or robust.spec != robust.card.name else robust.card.tuned
     if plan is None or standard is None or standard.spec != plan.standard:
+        return request
+    if not is_trained_for(robust.trained_for, request.smoothing):  # nor tuned
         return request
     there = load(plan.data)
     held = set(input_digests(there, np.arange(len(there))))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from certmix.errors import ModelError
-from certmix.models.zoo import ZOO_FOLDER, gaussian_names
-from certmix.radii.smoothings import Smoothing
+from certmix.models.zoo import ZOO_FOLDER, shipped_for
+from certmix.radii.smoothings import GAUSSIAN, SMOOTHINGS, Smoothing
 from certmix.sampling.devices import full_float32
 
 if TYPE_CHECKING:
@@ -96,34 +96,41 @@ def resolve_robust(robust: str | None, level: float | Smoothing, zoo: Path = ZOO
     if robust is not None:
         return robust
     smoothing = Smoothing.of(level)
-    if (sigma := smoothing.sigma) is None:
-        raise ModelError(
-            f"no model is shipped for {smoothing.told}: train one (certmix train gaussian --noise "
-            f"{smoothing.kind} --scale {smoothing.scale:g}) or give one with --robust"
-        )
-    shipped = gaussian_names(zoo)
-    for level, name in shipped.items():
-        if math.isclose(level, sigma, rel_tol=1e-9):
+    kind, shipped = smoothing.kind, shipped_for(smoothing.kind, zoo)
+    for scale, name in shipped.items():
+        if math.isclose(scale, smoothing.scale, rel_tol=1e-9):
             return name
     levels = ", ".join(f"{level:g}" for level in shipped) or "none"
+    recipe = kind if kind == GAUSSIAN or SMOOTHINGS[kind].cases else f"{GAUSSIAN} --noise {kind}"
+    amount = f"{'sigma' if kind == GAUSSIAN else 'scale'} {smoothing.scale:g}"
     raise ModelError(
-        f"no model is shipped for sigma = {sigma:g} (shipped: {levels}): use one of these, "
-        f"train one (certmix train gaussian --sigma {sigma:g}) or give one with --robust"
+        f"no model is shipped for {smoothing.told} (shipped: {levels}): "
+        f"{'use one of these, ' if shipped else ''}train one (certmix train {recipe} --{amount}) or give one "
+        "with --robust"
+    )
+
+
+def is_trained_for(trained: Smoothing | None, used: Smoothing) -> bool:
+    """Whether noise is what a model was trained for, as far as that is known."""
+    return trained is None or (
+        trained.kind == used.kind and math.isclose(trained.scale, used.scale, rel_tol=1e-9)
     )
 
 
 def noise_warnings(
-    name: str, trained: float | None, sigma: float, input_range: tuple[float, float] | None
+    name: str, trained: Smoothing | None, used: Smoothing, input_range: tuple[float, float] | None
 ) -> Iterator[str]:
     """Yield warnings where the noise is not what a model was trained for, or far above the inputs' range."""
-    if trained is not None and not math.isclose(trained, sigma, rel_tol=1e-9):
+    if trained is not None and not is_trained_for(trained, used):
         yield (
-            f"{name} was trained for sigma = {trained:g} and is used with sigma = {sigma:g}: "
-            "the certificates hold, but expect low accuracy"
+            f"{name} was trained for {trained.told} and is used with {used.told}: the certificates hold, but "
+            "expect low accuracy"
         )
-    if input_range is not None and sigma > 2 * (input_range[1] - input_range[0]):
+    level = used.level
+    if level is not None and input_range is not None and level > 2 * (input_range[1] - input_range[0]):
         low, high = input_range
+        word = "scale" if used.sigma is None else "sigma"
         yield (
-            f"sigma = {sigma:g} is far above the input range [{low:g}, {high:g}]: such noise leaves nothing "
-            f"of an input; a sigma of pixels from 0 to 255 is written --sigma {sigma:g}/255"
+            f"{word} = {level:g} is far above the input range [{low:g}, {high:g}]: such noise leaves nothing "
+            f"of an input; a {word} of pixels from 0 to 255 is written --{word} {level:g}/255"
         )

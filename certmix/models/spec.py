@@ -49,6 +49,7 @@ from certmix.models.kinds import (
 )
 from certmix.models.weights import PICKLED, apply_weights, draws_weights, hash_state, read_weights
 from certmix.models.zoo import ZOO_FOLDER, Card, load_zoo, read_bytes, zoo_card, zoo_names
+from certmix.radii import Smoothing
 
 FORMS = (
     "a card or folder written by 'certmix train', package.module:factory, file.py:factory, file.pt2, "
@@ -161,14 +162,14 @@ class LoadedModel:
     `module` is the torch module, normalisation included, `spec` the text it was loaded by.  `checksum`,
     SHA-256 (hex), changes when the weights, the code or the normalisation change; `parts` are the digests of
     what it covers, and `doubt` says why it cannot vouch for what the model computes, "" where nothing is
-    known against it.  `noise_sigma`, `input_range` and `card` are None where unknown.
+    known against it.  `trained_for`, `input_range` and `card` are None where unknown.
     """
 
     module: nn.Module
     name: str
     spec: str
     checksum: str
-    noise_sigma: float | None
+    trained_for: Smoothing | None
     input_range: tuple[float, float] | None
     card: Card | None
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -271,7 +272,7 @@ def load_model(
         loaded = LoadedModel(
             _ready(load_zoo(stem, path.parent), spec, device), card.name, spec,
             digest_of(f"zoo\0{card.name}\0{card.sha256}".encode()),
-            card.noise_sigma, card.input_range, card, {"weights": card.sha256},
+            card.trained_for, card.input_range, card, {"weights": card.sha256},
         )  # fmt: skip
     else:
         if named_by is not None:
@@ -341,7 +342,7 @@ def behind(
         Denoised(front.module, base.module).eval(), f"{front.name}+{base.name}",
         denoised_spec(front.spec, base.spec),
         digest_of(["denoised", front.checksum, base.checksum]),
-        front.noise_sigma, front.input_range or base.input_range, None, parts,
+        front.trained_for, front.input_range or base.input_range, None, parts,
         "; ".join(filter(None, (front.doubt, base.doubt))),
     )  # fmt: skip
 
@@ -410,7 +411,8 @@ def _finish(
     module = foreign.module if values is None else Normalized(foreign.module, *values)
     module = module if outputs == OUTPUTS[0] else LogProbabilities(module)
     return LoadedModel(
-        _ready(module, spec, device), foreign.name, spec, digest_of(parts), foreign.noise_sigma,
+        _ready(module, spec, device), foreign.name, spec, digest_of(parts),
+        None if foreign.noise_sigma is None else Smoothing.of(foreign.noise_sigma),
         foreign.input_range, None, parts, foreign.doubt,
     )  # fmt: skip
 

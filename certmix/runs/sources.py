@@ -415,12 +415,11 @@ def load_sources(
         robust_spec = resolve_robust(robust_spec, sigma)
     from certmix.sampling.enumerated import Views
 
-    views = Views.of_noise(Smoothing.of(sigma))
-    loaded = load_models(sources, robust_spec, device, say, dataset, views=views)
+    smoothing = Smoothing.of(sigma)
+    loaded = load_models(sources, robust_spec, device, say, dataset, views=Views.of_noise(smoothing))
     robust = loaded.robust
-    if (level := Smoothing.of(sigma).sigma) is not None:
-        for warning in noise_warnings(robust.name, robust.noise_sigma, level, dataset.input_range):
-            say(warning)
+    for warning in noise_warnings(robust.name, robust.trained_for, smoothing, dataset.input_range):
+        say(warning)
     return loaded
 
 

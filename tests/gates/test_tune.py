@@ -205,6 +205,11 @@ def test_the_shipped_pair_brings_its_plan_but_not_to_the_images_it_was_chosen_on
     assert (
         found.rows()[-1] == ("gated", "exact", plan.alpha, plan.gate, plan.standard_temperature) and not said
     )
+    for other in (
+        request.replace(sigma=0.25),
+        CertifyRequest(None, 0.76, images=3, noise="laplace", scale=0.5),
+    ):
+        assert resolve_tuned(other, loaded, np.arange(3), said.append) == other, "it was not tuned for this"
     held = changed(loaded, dataset=load("cifar10-tuning"))
     assert resolve_tuned(request, held, np.arange(3), said.append) == request
     assert "tuned on 3 of these inputs" in said[0]

@@ -17,6 +17,7 @@ from certmix.models.checks import (
     noise_warnings,
     resolve_robust,
 )
+from certmix.radii import Smoothing
 
 INPUTS = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
 
@@ -125,14 +126,20 @@ def test_the_robust_model_follows_the_noise_level(zoo, tmp_path_factory):
 
 def test_another_noise_level_is_warned_of():
     unit = (0.0, 1.0)
-    (said,) = noise_warnings("noisy", 0.5, 0.25, unit)
-    assert said.startswith(
-        "noisy was trained for sigma = 0.5 and is used with sigma = 0.25: the certificates hold,"
-    )
-    for trained, sigma in ((0.5, 0.5 * (1 + 1e-12)), (None, 0.25)):
-        assert list(noise_warnings("noisy", trained, sigma, unit)) == []
-    (said,) = noise_warnings("noisy", None, 64.0, unit)
-    assert "far above the input range [0, 1]" in said and list(noise_warnings("", None, 64.0, None)) == []
+    half, bands, far = Smoothing.of(0.5), Smoothing("bands", 4), Smoothing.of(64.0)
+    for used, told in (
+        (Smoothing.of(0.25), "sigma 0.25"),
+        (Smoothing("laplace", 0.5), "laplace noise of scale 0.5"),
+    ):
+        (said,) = noise_warnings("noisy", half, used, unit)
+        assert said.startswith(
+            f"noisy was trained for sigma 0.5 and is used with {told}: the certificates hold,"
+        )
+    assert len(list(noise_warnings("noisy", bands, Smoothing("bands", 5), unit))) == 1
+    for trained, used in ((half, Smoothing.of(0.5 * (1 + 1e-12))), (None, half), (bands, bands)):
+        assert list(noise_warnings("noisy", trained, used, unit)) == []
+    (said,) = noise_warnings("noisy", None, far, unit)
+    assert "far above the input range [0, 1]" in said and list(noise_warnings("", None, far, None)) == []
 
 
 @pytest.mark.parametrize(

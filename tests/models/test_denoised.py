@@ -19,6 +19,7 @@ from certmix.models.composed import at_sigma, denoised_parts, denoised_spec, dif
 from certmix.models.denoised import Denoised, OneStep, nearest_step, noise_of
 from certmix.models.spec import load_model
 from certmix.models.zoo import save_zoo
+from certmix.radii import Smoothing
 from certmix.runs.folder import with_paths
 from certmix.runs.sources import Sources
 
@@ -85,7 +86,7 @@ def test_it_is_the_classifier_of_what_the_denoiser_returns(nets, tmp_path):
     )
     x = inputs()
     assert torch.equal(whole.module(x), net.module(x / 2)) and isinstance(whole.module, Denoised)
-    assert whole.name == f"{half.name}+{net.name}" and whole.noise_sigma is None
+    assert whole.name == f"{half.name}+{net.name}" and whole.trained_for is None
     sums = {
         whole.checksum,
         half.checksum,
@@ -114,7 +115,7 @@ def test_a_card_says_the_noise_level_and_what_it_is(nets, tmp_path, make_card):
     cleaned = denoiser.module(5 * inputs())
     assert cleaned.shape == (2, 3, 8, 8)
     assert torch.equal(both.module(5 * inputs()), load_model(f"{nets}:net").module(cleaned))
-    assert (both.noise_sigma, both.input_range) == (0.5, (0.0, 1.0))
+    assert (both.trained_for, both.input_range) == (Smoothing.of(0.5), (0.0, 1.0))
     save_zoo(tmp_path, make_card("c", noise_sigma=0.25), build("residual"))
     for spec, told in (
         (f"denoised:{path},{path}", "d is a denoiser: name a classifier"),
@@ -266,7 +267,10 @@ class TestDiffusers:
 
         said: list[str] = []
         loaded = load_model(f"diffusers:{ddpm}@0.5", say=said.append)
-        assert loaded.noise_sigma == 0.5 and loaded.input_range == (0.0, 1.0) and not loaded.doubt
+        assert (loaded.trained_for, loaded.input_range) == (
+            Smoothing.of(0.5),
+            (0.0, 1.0),
+        ) and not loaded.doubt
         scheduler = diffusers.DDPMScheduler.from_pretrained(ddpm / "scheduler")
         unet = diffusers.UNet2DModel.from_pretrained(ddpm / "unet").eval()
         x, t = inputs(), loaded.module.timestep

@@ -10,7 +10,7 @@ import worst_mix
 from certmix.attacks import apgd
 from certmix.data import load, stack
 from certmix.margins.propagation import certified_radius, logit_differences_lower, margin_lower
-from certmix.models.zoo import ZOO_FOLDER, gaussian_names, load_zoo, zoo_card, zoo_names
+from certmix.models.zoo import ZOO_FOLDER, load_zoo, shipped_for, zoo_card, zoo_names
 from certmix.radii.constant import margin_threshold
 from certmix.sampling.bands import random_bands
 from certmix.sampling.splitting import random_splits
@@ -47,9 +47,9 @@ def test_a_shipped_model_does_what_its_card_says(name):
 def test_every_role_is_shipped_and_every_weights_file_has_its_card():
     assert set(zoo_names()) >= {"cifar10-standard", "cifar10-gaussian-0.50", "cifar10-denoiser-0.50"}
     assert sorted(path.stem for path in ZOO_FOLDER.glob("*.safetensors")) == zoo_names()
-    assert list(gaussian_names()) == sorted(gaussian_names())
+    assert list(shipped_for()) == sorted(shipped_for())
     noisy = [name for name in zoo_names() if zoo_card(name).noise_sigma is not None]
-    assert list(gaussian_names().values()) == [name for name in noisy if name not in DENOISERS]
+    assert list(shipped_for().values()) == [name for name in noisy if name not in DENOISERS]
 
 
 def some(count):

@@ -18,6 +18,7 @@ from certmix.errors import ModelError, ParameterError
 from certmix.models.architectures import build
 from certmix.models.spec import load_model, wrap_model
 from certmix.models.zoo import load_zoo, save_zoo
+from certmix.radii import Smoothing
 
 SOURCE = """
 import torch
@@ -100,7 +101,8 @@ def test_shipped_name_card_and_folder_are_the_same_model(zoo, tmp_path):
     save_zoo(tmp_path, replace(by_name.card, sha256=""), plain, "float32")
     (tmp_path / "history.json").write_text("[]")  # a folder may hold other JSON files
     by_folder = load_model(str(tmp_path))
-    assert (by_name.name, by_name.noise_sigma, by_name.input_range) == ("tiny-0.50", 0.5, (0.0, 1.0))
+    assert (by_name.name, by_name.trained_for) == ("tiny-0.50", Smoothing.of(0.5))
+    assert by_name.input_range == (0.0, 1.0)
     assert by_name.checksum == by_card.checksum == by_folder.checksum
     assert by_name.checksum != load_model("other", zoo=zoo).checksum  # the same weights, another name
     assert (by_folder.spec, by_folder.card) == (str(tmp_path), by_name.card)
@@ -124,7 +126,7 @@ def test_cards_refuse_what_they_bring_themselves(zoo, tmp_path):
 
 def test_file_factory_and_ready_module(nets):
     wide = load_model(f"{nets}:wide")
-    assert (wide.name, wide.card, wide.noise_sigma) == ("nets:wide", None, None)
+    assert (wide.name, wide.card, wide.trained_for) == ("nets:wide", None, None)
     assert wide.module(INPUTS).shape == (3, 5)
     assert torch.equal(wide.module(INPUTS), wide.module(INPUTS)), "dropout is off"
     assert not any(p.requires_grad for p in wide.module.parameters())

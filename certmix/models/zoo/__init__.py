@@ -12,11 +12,12 @@ import msgspec
 
 from certmix.errors import ModelError, ParameterError
 from certmix.files import BULK, TEXT, digest_of, parse_json, read_file, write_atomically
+from certmix.radii.smoothings import GAUSSIAN, SMOOTHINGS, Smoothing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["ZOO_FOLDER", "Card", "Plan", "gaussian_names", "load_zoo", "save_zoo", "zoo_card", "zoo_names"]
+__all__ = ["ZOO_FOLDER", "Card", "Plan", "load_zoo", "save_zoo", "shipped_for", "zoo_card", "zoo_names"]
 
 ZOO_FOLDER = Path(__file__).parent
 
@@ -46,7 +47,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     classes, class_names, input_shape, input_range
         Number of classes, None of a denoiser, and their names where known; shape and range of one input.
     noise_sigma
-        Gaussian noise the model was trained for, in input units; None for none.
+        Gaussian noise the model was trained for, in input units; None for none, or of another kind.
     accuracy, sha256
         Measured accuracies in [0, 1], each under a name that says of what; digest of the weights file, which
         `save_zoo` fills in.
@@ -71,6 +72,14 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     sha256: str = ""
     notes: str = ""
     tuned: Plan | None = None
+
+    @property
+    def trained_for(self) -> Smoothing | None:
+        """The noise that it was trained for, None for none."""
+        name, kind = str(self.recipe.get("name")), str(self.recipe.get("noise", GAUSSIAN))
+        kind = name if kind == GAUSSIAN and name in SMOOTHINGS else kind
+        scale = self.noise_sigma or self.recipe.get("scale")
+        return Smoothing(kind, scale) if scale else None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*", self.name):
@@ -163,11 +172,13 @@ def save_zoo(folder: Path, card: Card, model: nn.Module, dtype: str = "float16")
     return card
 
 
-def gaussian_names(folder: Path = ZOO_FOLDER) -> dict[float, str]:
-    """Return the noise level and name of each classifier trained for Gaussian noise, in rising order."""
+def shipped_for(kind: str = GAUSSIAN, folder: Path = ZOO_FOLDER) -> dict[float, str]:
+    """Return the scale and name of each classifier trained for a kind of smoothing, in rising order."""
     cards = [zoo_card(name, folder) for name in zoo_names(folder)]
-    pairs = [(card.noise_sigma, card.name) for card in cards if card.noise_sigma and card.classes]
-    return dict(sorted(pairs))
+    own = ((card.trained_for, card.name) for card in cards if card.classes)
+    return dict(
+        sorted((noise.scale, name) for noise, name in own if noise is not None and noise.kind == kind)
+    )
 
 
 def read_bytes(path: Path, remedy: str, most: int = BULK) -> bytes:
