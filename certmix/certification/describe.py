@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Callable
 from contextlib import suppress
@@ -131,8 +130,7 @@ def load(request: Request, sources: Sources, device: torch.device, say: Callable
 
 def dimension_of(request: CertifyRequest, dataset: Dataset) -> int:
     """Return how many values an input has, or pixels, where these are what a kind of smoothing hides."""
-    shape = dataset.read(0).shape if len(dataset) else (1,)
-    return math.prod(shape[1:] if request.smoothing.entry.whole and len(shape) == 3 else shape)
+    return request.smoothing.size_of(dataset.read(0).shape if len(dataset) else (1,))
 
 
 def identity_of(request: Request | Population, loaded: Loaded) -> Identity | StudyIdentity:

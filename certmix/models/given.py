@@ -20,8 +20,9 @@ PLAIN = {"gate": 0.0, "standard_temperature": 1.0}
 def settled_by(model: Any) -> dict[str, Any]:
     """Return what a classifier settles of its certification: its parts, and their numbers."""
     if isinstance(model, SmoothedClassifier):
-        own = {"robust": model.base, "sigma": model.sigma, "gate": model.gate}
-        scale = model.feature_scale
+        own, noise, scale = {"robust": model.base, "gate": model.gate}, model.smoothing, model.feature_scale
+        own |= {"sigma": noise.sigma} if noise.sigma else {"noise": noise.kind, "scale": noise.scale}
+        own |= {} if noise.norm == noise.own_norm else {"norm": noise.norm}
         return own if scale is None else own | {"feature_scale": tuple(scale.tolist())}
     if not isinstance(model, SmoothedMixture | MixedClassifier):
         return {"robust": model}

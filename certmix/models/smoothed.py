@@ -1,4 +1,4 @@
-"""A classifier smoothed by Gaussian noise, alone or mixed: predictions and certificates from votes."""
+"""A classifier smoothed by noise, alone or mixed: predictions and certificates from votes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from certmix.bounds import bound_counts, clopper_pearson, is_established
 from certmix.bounds.bound import allow_for_noise
 from certmix.calling import call_model
 from certmix.data.scales import check_scale, spread_scale
-from certmix.errors import ModelError, ParameterError
+from certmix.errors import ModelError, ParameterError, check_choice
 from certmix.models.composed import at_sigma
 from certmix.models.foreign import evaluating
 from certmix.models.spec import behind, wrap_model
 from certmix.models.temperature import answer_of, check_mix, mix_shares, sharpened
-from certmix.radii import MARGIN_SLACK, certify_radii, margin_slack_of
-from certmix.radii._checks import check_sigma
+from certmix.radii import MARGIN_SLACK, SMOOTHINGS, Smoothing, certify_radii, margin_slack_of
+from certmix.radii.smoothings import GAUSSIAN
 from certmix.sampling import Sampler
 from certmix.sampling.ballots import LEVELS, level_of
 from certmix.sampling.devices import AUTO, automatic_precision, full_float32, refuse_tf32
+from certmix.sampling.enumerated import Views
 from certmix.sampling.grid import Grid, GridPoint
 from certmix.sampling.law import noise_error
 from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray
@@ -54,7 +55,7 @@ class SmoothedCertificates:
 
 
 class SmoothedClassifier:
-    """h(x) = the distribution of base(x + N(0, sigma^2 I))'s answer, estimated by votes.
+    """h(x) = the distribution of base's answer to x with noise, N(0, sigma^2 I) or another; by votes.
 
     Noise is keyed by what an input holds: equal inputs see equal noise, others independent noise, however
     they are divided into calls.  base sees noisy inputs rounded to a grid (docs/noise.md), and radii are
@@ -70,7 +71,10 @@ class SmoothedClassifier:
         of the same shape, or a spec as for ``--denoiser``, such as ``cifar10-denoiser-0.50``.  h is that of
         the two as one function.
     sigma
-        Noise level, like radii in units of the input, or of its feature scales.
+        Level of Gaussian noise, like radii in units of the input, or of its feature scales.
+    noise, scale, norm
+        Another kind of noise that is sampled, how much of it, and the norm of radii, that of the noise if not
+        given: as ``--noise``, ``--scale`` and ``--norm`` of a certification.
     feature_scale
         A positive number for each value of an input, for each channel (first axis), or one for all: noise
         then has the standard deviation sigma times scale, and a radius r is about inputs x' with
@@ -89,13 +93,19 @@ class SmoothedClassifier:
     >>> smooth = SmoothedClassifier(torch.nn.Linear(2, 2), sigma=0.5)
     >>> smooth.certify(torch.zeros(1, 2), samples=200).radii.norm
     'l2'
+    >>> smooth = SmoothedClassifier(torch.nn.Linear(2, 2), noise="laplace", scale=0.5)
+    >>> smooth.certify(torch.zeros(1, 2), samples=200).radii.norm
+    'l1'
     """
 
     def __init__(
         self,
         base: nn.Module,
-        sigma: float,
+        sigma: float | None = None,
         *,
+        noise: str = GAUSSIAN,
+        scale: float | None = None,
+        norm: str = "",
         classes: int | None = None,
         denoiser: nn.Module | str | None = None,
         feature_scale: Sequence[float] | FloatArray | Tensor | float | None = None,
@@ -107,21 +117,26 @@ class SmoothedClassifier:
     ) -> None:
         self.feature_scale = None if feature_scale is None else check_scale(feature_scale)
         self._scale: FloatArray | None = None
-        check_sigma(sigma)
+        self.smoothing = _noise_of(sigma, noise, scale, norm)
         for name, value, least in (("classes", classes, 2), ("batch size", batch_size, 1)):
             if value is not None and (not isinstance(value, Integral) or value < least):
                 raise ParameterError(f"{name} = {value!a:.60}: give a whole number of at least {least}")
         if denoiser is not None:
-            named = at_sigma(denoiser, sigma) if isinstance(denoiser, str) else denoiser
+            named = at_sigma(denoiser, sigma) if isinstance(denoiser, str) and sigma else denoiser
             base = behind(named, wrap_model(base, device=device), device=device).module
-        self.base, self.sigma, self.classes, self.seed = evaluating(base), sigma, classes, seed
+        self.base, self.classes, self.seed = evaluating(base), classes, seed
         self.gate, self.device = level_of(gate) / LEVELS, torch.device(device)
         precision = automatic_precision(device) if precision == AUTO else precision
         refuse_tf32(precision, device)
         self._settings: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
         self.base.to(device)
         self._dimensions: int | None = None
-        self._sampler: tuple[tuple[int, float, int], Sampler] | None = None
+        self._sampler: tuple[tuple[int, Smoothing, int], Sampler] | None = None
+
+    @property
+    def sigma(self) -> float | None:
+        """The level of Gaussian noise, None of others."""
+        return self.smoothing.sigma
 
     def _batch(self, inputs: Tensor | NDArray[Any]) -> Tensor:
         """Return float32 or float64 inputs (m, ...); the first time, find out what one input is."""
@@ -142,10 +157,10 @@ class SmoothedClassifier:
                 batch = values.new_zeros((1, *values.shape[1:]))
             with torch.inference_mode():
                 try:
-                    classes = call_model(self.base, batch).shape[1]
+                    classes = self._logits(batch).shape[1]
                 except ModelError as refused:
                     try:
-                        classes = call_model(self.base, values[None]).shape[1]
+                        classes = self._logits(values[None]).shape[1]
                     except ModelError:
                         self._dimensions = None
                         raise refused from None
@@ -160,6 +175,11 @@ class SmoothedClassifier:
             )
         return values
 
+    def _logits(self, plain: Tensor) -> Tensor:
+        """Return base's logits of inputs (m, ...), without noise."""
+        views = Views.of_noise(self.smoothing)
+        return call_model(self.base if views is None else views.shown(self.base, plain.shape[1:]), plain)
+
     def _unit(self, inputs: Tensor) -> FloatArray | None:
         """Return the scale of each value of an input, once inputs (m, ...) show their shape."""
         if self.feature_scale is not None and (self._scale is None or self._scale.shape != inputs.shape[1:]):
@@ -167,7 +187,10 @@ class SmoothedClassifier:
         return self._scale
 
     def _point(self, given: Tensor) -> GridPoint:
-        return Grid.of(self.sigma, self._unit(given[None])).nearest(given.cpu().numpy())
+        return Grid.of(self.smoothing, self._unit(given[None])).nearest(given.cpu().numpy())
+
+    def _noise_error(self, inputs: Tensor) -> float:
+        return noise_error(self.smoothing, inputs.shape[1:].numel())
 
     def counts(
         self,
@@ -189,13 +212,13 @@ class SmoothedClassifier:
         assert self.classes is not None
         if not len(inputs):
             return np.zeros((0, self.classes + (self.gate > 0)), np.int64)
-        scale, wanted = self._unit(inputs), (self.classes, self.sigma, self.seed)
+        scale, wanted = self._unit(inputs), (self.classes, self.smoothing, self.seed)
         if self._sampler is None or self._sampler[0] != wanted:  # kept: its first batch checks the model
             self._sampler = wanted, Sampler(self.base, *wanted, **self._settings, scale=scale)
         sampler = self._sampler[1]
-        if indices is None:  # a hash of each input's shape and grid point
-            shape = f"certmix input 1/{tuple(inputs.shape[1:])}/".encode()
-            texts = [shape + self._point(x).steps.tobytes() for x in inputs]
+        if indices is None:  # a hash of each input's shape and grid point, or itself where nothing is added
+            shape, added = f"certmix input 1/{tuple(inputs.shape[1:])}/".encode(), self.smoothing.entry.law
+            texts = [shape + (self._point(x).steps if added else x.cpu().numpy()).tobytes() for x in inputs]
             digests = [hashlib.blake2b(text, digest_size=8).digest() for text in texts]
             indices = [int.from_bytes(digest, "little") for digest in digests]
         pairs = zip(inputs, indices, strict=True)
@@ -209,7 +232,7 @@ class SmoothedClassifier:
         """Return the most probable class of each input, or abstain.
 
         A wrong class is established with at most `failure_probability`: a binomial test on the two most voted
-        classes of `samples`, at what n eps, the distance of all noise from the Gaussian, leaves of it.  That
+        classes of `samples`, at what n eps, the distance of all noise from the law meant, leaves of it.  That
         test is valid whatever the number of votes is; given that some copies abstain behind a gate, the votes
         of the others are again multinomial, with probabilities in the same order.  Without a vote the class
         is -1, and not established.
@@ -222,7 +245,7 @@ class SmoothedClassifier:
                 "not proved: use certify"
             )
         votes = counts[:, : self.classes]
-        left = failure_probability - samples * noise_error(self.sigma, inputs.shape[1:].numel())
+        left = failure_probability - samples * self._noise_error(inputs)
         return Predictions(answer_of(votes), established(votes, left))
 
     def certify(
@@ -236,12 +259,12 @@ class SmoothedClassifier:
         bound: str = "clopper-pearson",
         certificate: str = "exact",
     ) -> SmoothedCertificates:
-        """Return each input's class and certified l2 radius, alone or mixed.
+        """Return each input's class and certified radius, alone or mixed.
 
         `selection_samples` choose the class, `samples` fresh ones bound the probabilities;
         `failure_probability` is that of one input's certificate.  `alpha` in [1/2, 1] is the mixing weight
         with an arbitrary other classifier; 1 is the smoothed classifier alone.  `bound` and `certificate` are
-        names in `certmix.bounds.BOUNDS` and `certmix.radii.CERTIFICATES`; behind a gate ``clopper-pearson``
+        names in `certmix.bounds.BOUNDS` and the noise's certificates; behind a gate ``clopper-pearson``
         is the two-sided one, for with q = 1 - p each abstention would be the rival's vote.
         """
         inputs, gated = self._batch(inputs), self.gate > 0
@@ -251,12 +274,11 @@ class SmoothedClassifier:
         bounds = bound_counts(counts, own, failure_probability, bound, gated=gated)
         p, q = (np.where(selected >= 0, *two) for two in ((bounds.p_lower, 0.0), (bounds.q_upper, 1.0)))
         bounds = replace(bounds, p_lower=p, q_upper=q)
-        lost = np.array([self._point(x).distance for x in inputs], np.float64)
-        bounds = allow_for_noise(bounds, noise_error(self.sigma, inputs.shape[1:].numel()), lost)
+        added, noise = self.smoothing.entry.law, self.smoothing.of_shape(inputs.shape[1:])
+        lost = np.array([self._point(x).distance if added else 0.0 for x in inputs], np.float64)
+        bounds = allow_for_noise(bounds, self._noise_error(inputs), lost)
         slack = margin_slack_of(alpha)
-        radii = certify_radii(
-            bounds, sigma=self.sigma, alpha=alpha, certificate=certificate, margin_slack=slack
-        )
+        radii = certify_radii(bounds, sigma=noise, alpha=alpha, certificate=certificate, margin_slack=slack)
         return SmoothedCertificates(selected, radii)
 
 
@@ -322,14 +344,14 @@ class SmoothedMixture:
         `selection_samples` choose the class y; it is established if by `samples` fresh ones, and g, the mix
         of y exceeds that of each class i: ``(1 - alpha) (g_y - g_i) + alpha (p - q_i) > 0``, with p a lower
         bound of h_y and q_i an upper bound of h_i (Clopper and Pearson), each at half of
-        `failure_probability`, and widened by the distance of the noise from the Gaussian.  If some class k
+        `failure_probability`, and widened by the distance of the noise from its law.  If some class k
         is more probable than y, that takes p > h_y or q_k < h_k, and k is one class, whatever the votes are.
         """
         inputs = self.robust._batch(inputs)
         g, chosen = self._both(inputs, selection_samples, "selection", None)
         selected = answer_of(mix_shares(g, chosen, self.alpha, self.standard_temperature))
         counts = self.robust.counts(inputs, samples)
-        eps = noise_error(self.robust.sigma, inputs.shape[1:].numel())
+        eps = self.robust._noise_error(inputs)
         sharp, own = sharpened(g, self.standard_temperature), np.maximum(selected, 0)
         least = leads(sharp, counts, own, self.alpha, failure_probability, eps)
         return Predictions(selected, (selected >= 0) & (least > MARGIN_SLACK))
@@ -338,7 +360,7 @@ class SmoothedMixture:
         self, inputs: Tensor | NDArray[Any], samples: int = 1000, failure_probability: float = 0.001,
         *, selection_samples: int = 100, bound: str = "clopper-pearson", certificate: str = "exact",
     ) -> SmoothedCertificates:  # fmt: skip
-        """Return each input's class and certified l2 radius, whatever g is: `SmoothedClassifier.certify`."""
+        """Return each input's class and certified radius, whatever g is: `SmoothedClassifier.certify`."""
         return self.robust.certify(
             inputs, samples, failure_probability, selection_samples=selection_samples, alpha=self.alpha,
             bound=bound, certificate=certificate,
@@ -362,6 +384,20 @@ class SmoothedMixture:
                 "must give equal classes"
             )
         return g, shares
+
+
+def _noise_of(sigma: float | None, noise: str, scale: float | None, norm: str) -> Smoothing:
+    check_choice("noise", noise, SMOOTHINGS)
+    if SMOOTHINGS[noise].cases is not None:
+        raise ParameterError(
+            f"noise = {noise}: it is not sampled: certmix.certify(model, data, noise={noise!r}) goes through "
+            f"all of its cases (docs/{noise}.md)"
+        )
+    level = scale if sigma is None else sigma
+    if level is None or None not in (sigma, scale) or (noise != GAUSSIAN and scale is None):
+        word = "sigma" if noise == GAUSSIAN else "scale"
+        raise ParameterError(f"sigma = {sigma}, scale = {scale}: give {word} alone for {noise} noise")
+    return Smoothing(noise, level, norm)
 
 
 def established(votes: IntArray, failure_probability: float) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 
 import numpy as np
@@ -154,6 +154,14 @@ class Smoothing:
         """The square of what radii in `norm` times give those in the norm of the curve."""
         power = _STRETCHES.get((self.curve, self.norm), 0)
         return self._dimension() ** power if power else 1
+
+    def size_of(self, shape: tuple[int, ...]) -> int:
+        """Return how many values an input of a shape has, or pixels, where these are what is hidden."""
+        return math.prod(shape[1:] if self.entry.whole and len(shape) == 3 else shape)
+
+    def of_shape(self, shape: tuple[int, ...]) -> Smoothing:
+        """Return the smoothing of inputs of a shape, as far as radii depend on it."""
+        return replace(self, dimension=self.size_of(shape)) if self.needs_dimension else self
 
     def _dimension(self) -> int:
         if self.dimension is None:

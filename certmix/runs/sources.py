@@ -462,12 +462,7 @@ def load_models(
 
 def shown_by(model: LoadedModel, views: Views, dataset: Dataset) -> LoadedModel:
     """Return a base model behind the views of a kind of smoothing."""
-    from certmix.sampling.ablation import Opened
-    from certmix.sampling.enumerated import Shown
-
-    if views.entry.cases is None:  # sampled views come with what is shown; plain inputs are all shown
-        return replace(model, module=Opened(model.module, dataset.read(0).shape))
-    return replace(model, module=Shown(model.module, views))
+    return replace(model, module=views.shown(model.module, dataset.read(0).shape))
 
 
 def load_data(sources: Sources) -> Dataset:

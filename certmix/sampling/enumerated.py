@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from certmix.errors import DataError
 from certmix.radii._checks import Kind
 from certmix.radii.smoothings import SMOOTHINGS, Smoothing
 from certmix.radii.splitting import LEVELS
+from certmix.sampling.ablation import Opened
 from certmix.sampling.rows import ballots_of, is_independent_of_place, not_finite
 from certmix.sampling.splitting import levels_of
 
@@ -53,6 +55,10 @@ class Views:
         module, _, name = self.entry.sampler.partition(":")
         found: Tensor = getattr(importlib.import_module(module), name)(inputs, cases, self.scale)
         return found
+
+    def shown(self, model: nn.Module, shape: Sequence[int]) -> nn.Module:
+        """Return a base model that takes plain inputs of a shape too, and shows itself some case of them."""
+        return Opened(model, shape) if self.entry.cases is None else Shown(model, self)
 
     def refuse(self, inputs: Tensor, name: str) -> None:
         """Refuse inputs that a certificate would say nothing of: DataError."""

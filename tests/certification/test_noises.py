@@ -20,8 +20,6 @@ from certmix.errors import ModelError, ParameterError
 from certmix.radii import SMOOTHINGS, Smoothing
 from certmix.sampling import Sampler, ablation
 from certmix.sampling.ablation import shown_pixels
-from certmix.sampling.grid import Grid
-from certmix.sampling.law import whole_weights
 from certmix.sampling.noise import NoiseKey
 
 TABLE = [  # p, q, alpha, Laplace, uniform (b = lambda = 0.5)
@@ -136,20 +134,6 @@ def test_ablation_by_enumeration(pixels, kept):
             least = linprog(cost, A_ub=mean, b_ub=[-p], A_eq=same or None, b_eq=[0.0] * len(same) or None,
                             bounds=(0, 1)).fun  # fmt: skip
             assert least == pytest.approx(max(0.0, p - float(delta)), abs=1e-7)
-
-
-def test_laws_are_what_they_claim():
-    for smoothing in (Smoothing("laplace", 0.25), Smoothing("uniform", 0.3)):
-        weights, bound = whole_weights(smoothing)
-        steps = float(Grid.of(smoothing).steps_per_sigma)
-        k = np.arange(len(weights))
-        if smoothing.kind == "laplace":
-            edges = 2 * laplace_cdf((k + 0.5) / steps) - 1
-        else:
-            edges = np.minimum((k + 0.5) / steps, 1.0)
-        exact = np.diff(edges, prepend=0.0)
-        assert sum(weights) == 2**63 and float(bound) < 1e-14
-        assert np.abs(np.array(weights) / 2.0**63 - exact).sum() < 1e-10
 
 
 def test_every_set_of_pixels_is_equally_likely_and_keyed():

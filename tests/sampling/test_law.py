@@ -11,7 +11,7 @@ import pytest
 from flint import arb, ctx, fmpq
 from scipy.special import ndtr
 
-from certmix.radii import Smoothing
+from certmix.radii import SMOOTHINGS, Smoothing
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error, noise_law, whole_weights
 
@@ -19,7 +19,7 @@ SIGMAS = [0.12, 0.5, 100.0, *(pytest.param(sigma, marks=pytest.mark.long) for si
 
 
 @cache
-def drawn_weights(sigma: float) -> list[int]:
+def drawn_weights(sigma: float | Smoothing) -> list[int]:
     """How many of the 2^63 equally likely bit strings give each |N|, read off the cells."""
     law = noise_law(sigma)
     mask, size = (1 << law.bits) - 1, 1 << (63 - law.bits)
@@ -31,23 +31,44 @@ def drawn_weights(sigma: float) -> list[int]:
     return weights[: law.reach + 1]
 
 
-def total_variation(weights: list[int], steps_per_sigma: Fraction) -> arb:
-    """Half the l1 distance between weights / 2^63 and the law of |round(sigma z / s)|, in balls."""
+BEYOND = {
+    "gaussian": lambda x: (x / arb(2).sqrt()).erfc(),
+    "laplace": lambda x: (-x).exp(),
+    "uniform": lambda x: (1 - x).max(arb(0)),
+}
+"""P[|X| > x] of noise of scale 1, in balls."""
+
+
+def total_variation(weights: list[int], steps_per_scale: Fraction, kind: str = "gaussian") -> arb:
+    """Half the l1 distance between weights / 2^63 and the law of |round(X / s)|, in balls."""
     ctx.prec = 128
-    scale = arb(fmpq(steps_per_sigma.numerator, steps_per_sigma.denominator)) * arb(2).sqrt()
-    beyond = [((k + arb(fmpq(1, 2))) / scale).erfc() for k in range(len(weights))]
+    scale = fmpq(steps_per_scale.numerator, steps_per_scale.denominator)
+    beyond = [BEYOND[kind](arb((k + fmpq(1, 2)) / scale)) for k in range(len(weights))]
     exact = [1 - beyond[0], *(a - b for a, b in pairwise(beyond))]
     unit = arb(2) ** 63
     return sum((abs(arb(w) / unit - p) for w, p in zip(weights, exact, strict=True)), beyond[-1]) / 2
 
 
-@pytest.mark.parametrize("sigma", SIGMAS)
-def test_the_distance_that_is_claimed_is_proved_by_ball_arithmetic(sigma):
-    weights, steps = drawn_weights(sigma), Grid.of(sigma).steps_per_sigma
+@pytest.mark.parametrize(
+    "noise",
+    [
+        *SIGMAS, *(Smoothing("uniform", scale) for scale in (0.12, 0.3, 100.0)), Smoothing("laplace", 0.3),
+        *(pytest.param(Smoothing("laplace", scale), marks=pytest.mark.long) for scale in (0.12, 100.0)),
+    ],
+)  # fmt: skip
+def test_the_distance_that_is_claimed_is_proved_by_ball_arithmetic(noise):
+    weights, steps, kind = drawn_weights(noise), Grid.of(noise).steps_per_sigma, Smoothing.of(noise).kind
     assert sum(weights) == 2**63
-    true, claimed = total_variation(weights, steps), noise_law(sigma).total_variation
+    true, claimed = total_variation(weights, steps, kind), noise_law(noise).total_variation
     assert bool(true < arb(claimed))
     assert claimed < 1.01 * float(true.mid())
+    if kind == "uniform":
+        moved = [weights[0] + 2**20, *weights[1:-1], weights[-1] - 2**20]
+        assert bool(total_variation(moved, steps, kind) > arb(claimed)), "a farther law is noticed"
+
+
+def test_every_kind_that_adds_noise_is_held_against_its_law():
+    assert BEYOND.keys() == {name for name, kind in SMOOTHINGS.items() if kind.law is not None}
 
 
 def test_a_table_from_plain_float64_is_farther_than_is_claimed():
