@@ -26,12 +26,12 @@ from certmix.data import load, stack
 from certmix.models.spec import load_model
 from certmix.sampling import Sampler
 model = load_model("cifar10-gaussian-0.50", device=torch.device("cpu"), classes=10).module
-image = torch.from_numpy(stack(load("cifar10-sample"), [0]))[0]
+input = torch.from_numpy(stack(load("cifar10-sample"), [0]))[0]
 sampler, drawn = Sampler(model, 10, 0.5), 200
-sampler.votes(image, 0, [drawn])
+sampler.votes(input, 0, [drawn])
 start = time.monotonic()
 while time.monotonic() - start < float(sys.argv[2]):
-    sampler.votes(image, 0, [drawn + 1000], start=drawn)
+    sampler.votes(input, 0, [drawn + 1000], start=drawn)
     drawn += 1000
 print((drawn - 200) / (time.monotonic() - start))
 """

@@ -1,11 +1,11 @@
 """Robust accuracy and time of certmix's attacks beside their counterparts in other libraries.
 
-Every implementation gets the same images, the same number of steps (or
+Every implementation gets the same inputs, the same number of steps (or
 queries) and one run, in one thread unless told otherwise.  "Outside" counts points that
-are further than eps from their image in float64.  Libraries that are not
+are further than eps from their input in float64.  Libraries that are not
 installed are skipped.
 
-    python benchmarks/attack_parity.py --images 100 --steps 20
+    python benchmarks/attack_parity.py --inputs 100 --steps 20
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Run = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 class Counted(nn.Module):
-    """A model that counts the images it is asked about."""
+    """A model that counts the inputs it is asked about."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -69,9 +69,9 @@ def ours(budget: Budget) -> Iterator[tuple[str, Run]]:
     steps = {"steps": budget.steps}
 
     def bound(attack: Callable[..., Tensor], **settings: Any) -> Run:
-        def run(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        def run(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
             generator = torch.Generator().manual_seed(budget.seed)
-            return attack(model, images, labels, budget.norm, budget.eps, generator=generator, **settings)
+            return attack(model, inputs, labels, budget.norm, budget.eps, generator=generator, **settings)
 
         return run
 
@@ -87,16 +87,16 @@ def pyautoattack(package: ModuleType, budget: Budget) -> Iterator[tuple[str, Run
     squares = importlib.import_module("pyautoattack.square")
     shared = {"norm": budget.norm.capitalize(), "eps": budget.eps, "seed": budget.seed, "device": "cpu"}
 
-    def apgd(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return base.APGDAttack(model, n_iter=budget.steps, loss="ce", **shared).perturb(images, labels)
+    def apgd(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        return base.APGDAttack(model, n_iter=budget.steps, loss="ce", **shared).perturb(inputs, labels)
 
-    def targeted(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def targeted(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         attack = base.APGDAttack_targeted(model, n_iter=budget.steps, n_target_classes=TARGETS, **shared)
-        return attack.perturb(images, labels)
+        return attack.perturb(inputs, labels)
 
-    def square(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def square(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         attack = squares.SquareAttack(model, n_queries=budget.queries, resc_schedule=True, **shared)
-        return attack.perturb(images, labels)
+        return attack.perturb(inputs, labels)
 
     yield from (("apgd-ce", apgd), ("apgd-targeted", targeted), ("square", square))
 
@@ -106,17 +106,17 @@ def torchattacks(package: ModuleType, budget: Budget) -> Iterator[tuple[str, Run
     shared = {"norm": budget.norm.capitalize(), "eps": budget.eps, "seed": budget.seed}
     plain = package.PGD if budget.norm == "linf" else package.PGDL2
 
-    def pgd(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return plain(model, eps=budget.eps, alpha=budget.step_size, steps=budget.steps)(images, labels)
+    def pgd(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        return plain(model, eps=budget.eps, alpha=budget.step_size, steps=budget.steps)(inputs, labels)
 
-    def apgd(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return package.APGD(model, steps=budget.steps, loss="ce", **shared)(images, labels)
+    def apgd(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        return package.APGD(model, steps=budget.steps, loss="ce", **shared)(inputs, labels)
 
-    def targeted(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return package.APGDT(model, steps=budget.steps, n_classes=TARGETS + 1, **shared)(images, labels)
+    def targeted(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        return package.APGDT(model, steps=budget.steps, n_classes=TARGETS + 1, **shared)(inputs, labels)
 
-    def square(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return package.Square(model, n_queries=budget.queries, **shared)(images, labels)
+    def square(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        return package.Square(model, n_queries=budget.queries, **shared)(inputs, labels)
 
     yield from (("pgd", pgd), ("apgd-ce", apgd), ("apgd-targeted", targeted), ("square", square))
 
@@ -125,12 +125,12 @@ def foolbox(package: ModuleType, budget: Budget) -> Iterator[tuple[str, Run]]:
     """Yield (attack, run) of foolbox."""
     kinds = {"linf": "LinfProjectedGradientDescentAttack", "l2": "L2ProjectedGradientDescentAttack"}
 
-    def pgd(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def pgd(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         wrapped = package.PyTorchModel(model, bounds=(0, 1), device="cpu")
         attack = getattr(package.attacks, kinds[budget.norm])(
             abs_stepsize=budget.step_size, steps=budget.steps, random_start=True
         )
-        return attack(wrapped, images, labels, epsilons=budget.eps)[1]
+        return attack(wrapped, inputs, labels, epsilons=budget.eps)[1]
 
     yield "pgd", pgd
 
@@ -166,7 +166,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="cifar10-adversarial-linf")
     parser.add_argument("--norm", choices=("linf", "l2"), default="linf")
     parser.add_argument("--eps", type=lambda text: float(Fraction(text)), default=None, help="8/255 or 0.5")
-    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--inputs", type=int, default=100)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--queries", type=int, default=200, help="of square")
     parser.add_argument("--attacks", default="pgd,apgd-ce,apgd-targeted,square")
@@ -182,28 +182,28 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     data = load("cifar10-sample")
-    positions = spread(len(data), options.images)
-    images, labels = torch.from_numpy(stack(data, positions)), torch.from_numpy(data.labels[positions])
+    positions = spread(len(data), options.inputs)
+    inputs, labels = torch.from_numpy(stack(data, positions)), torch.from_numpy(data.labels[positions])
     model = load_model(options.model).module
     budget = Budget(options.norm, options.eps, options.steps, options.queries, options.seed)
     judge = Counted(model)
-    pgd(model, images, labels, budget.norm, budget.eps, steps=1)  # so that no row pays for the warm-up
+    pgd(model, inputs, labels, budget.norm, budget.eps, steps=1)  # so that no row pays for the warm-up
     with torch.no_grad():
-        clean = (judge(images).argmax(1) == labels).double().mean().item()
+        clean = (judge(inputs).argmax(1) == labels).double().mean().item()
     rows = [row for row in runs(budget) if row[0] in options.attacks.split(",")]
-    print(f"{options.model}: {len(images)} images, clean accuracy {clean:.2f}; {budget}")
-    columns = f"{'attacked accuracy':>17} {'passes/image':>13} {'CPU time':>9} {'outside':>9}"
+    print(f"{options.model}: {len(inputs)} inputs, clean accuracy {clean:.2f}; {budget}")
+    columns = f"{'attacked accuracy':>17} {'passes/input':>13} {'CPU time':>9} {'outside':>9}"
     print(f"{'attack':14} {'library':13} {columns}")
     own: dict[str, float] = {}
     for name, library, run in rows:
         counted, begun = Counted(model), time.process_time()
-        points = run(counted, images.clone(), labels.clone()).detach()
+        points = run(counted, inputs.clone(), labels.clone()).detach()
         seconds = time.process_time() - begun
         own.setdefault(name, seconds)
         with torch.no_grad():
             accuracy = (judge(points).argmax(1) == labels).double().mean().item()
-        beyond = int((distance(points, images, options.norm) > options.eps).sum())
-        passes = counted.evaluations / len(images)
+        beyond = int((distance(points, inputs, options.norm) > options.eps).sum())
+        passes = counted.evaluations / len(inputs)
         row = f"{name:14} {library:13} {accuracy:17.3f} {passes:13.1f}"
         print(f"{row} {seconds / own[name]:8.2f}x {beyond:9d}", flush=True)
 

@@ -59,22 +59,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--inputs", type=int, default=20)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "nets.py").write_text(NET)
         cold_starts(work, args.rounds)
-        tables(work, args.images)
+        tables(work, args.inputs)
         memory(work)
 
 
 def cold_starts(work: Path, rounds: int) -> None:
     """Starting up, against the imports that cannot be avoided."""
     imports = (
-        "import torch, scipy.special, numba, PIL.Image, safetensors.torch, matplotlib.figure, rich.table"
+        "import torch, scipy.special, numba, PIL.Input, safetensors.torch, matplotlib.figure, rich.table"
     )
-    ready = ["certify", "--sigma", "0.5", "--alpha", "0.76", "--images", "1", "--samples", "100",
+    ready = ["certify", "--sigma", "0.5", "--alpha", "0.76", "--inputs", "1", "--samples", "100",
              "--output", str(work / "one")]  # fmt: skip
     spent([*CERTMIX, *ready])
     ratios("Cold start without torch", {
@@ -82,16 +82,16 @@ def cold_starts(work: Path, rounds: int) -> None:
         "certmix --help": [*CERTMIX, "--help"],
         "certmix certify --help": [*CERTMIX, "certify", "--help"],
     }, rounds)  # fmt: skip
-    ratios("Cold start of certify: a finished run of one image, printed again", {
+    ratios("Cold start of certify: a finished run of one input, printed again", {
         "its imports alone": [sys.executable, "-c", imports],
         "certmix certify": [*CERTMIX, *ready],
     }, rounds)  # fmt: skip
 
 
-def tables(work: Path, images: int) -> None:
+def tables(work: Path, inputs: int) -> None:
     """From nothing to a table, with as many samples as are needed and with all."""
-    common = ["certify", "--sigma", "0.5", "--alpha", "0.76", "--images", str(images), "--standard", "none"]
-    ratios(f"Samples to a table, {images} images, at most 10,000 samples each", {
+    common = ["certify", "--sigma", "0.5", "--alpha", "0.76", "--inputs", str(inputs), "--standard", "none"]
+    ratios(f"Samples to a table, {inputs} inputs, at most 10,000 samples each", {
         "--goal fixed": [*CERTMIX, *common, "--goal", "fixed", "--output", str(work / "fixed")],
         "--goal radii (default)": [*CERTMIX, *common, "--output", str(work / "radii")],
     }, 1)  # fmt: skip
@@ -101,7 +101,7 @@ def memory(work: Path) -> None:
     """Peak memory over the number of samples, of a net that needs next to none."""
     print("\nPeak memory\n\n| samples | MB |\n| --- | --- |")
     for samples in (1_000, 10_000, 100_000):
-        command = ["certify", "--sigma", "0.5", "--alpha", "0.76", "--images", "2", "--standard", "none",
+        command = ["certify", "--sigma", "0.5", "--alpha", "0.76", "--inputs", "2", "--standard", "none",
                    "--robust", f"{work / 'nets.py'}:linear", "--goal", "fixed", "--samples", str(samples),
                    "--output", str(work / f"memory-{samples}")]  # fmt: skip
         print(f"| {samples:,} | {spent([*CERTMIX, *command])[1]:.0f} |")

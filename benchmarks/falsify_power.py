@@ -1,10 +1,10 @@
 """How often `certmix falsify` catches a faulty certificate, and how often it accuses an honest one.
 
 Pairs of half-spaces in image space have smoothed probabilities in closed form
-and radii that cannot be exceeded.  Each row certifies fresh images by one
+and radii that cannot be exceeded.  Each row certifies fresh inputs by one
 pipeline, some of them faulty on purpose, and attacks the certificates.
 
-    python benchmarks/falsify_power.py --runs 20 --images 50
+    python benchmarks/falsify_power.py --runs 20 --inputs 50
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ ROWS: list[tuple[str, dict[str, Any], int]] = [
         20_000,
     ),
 ]
-"""Pipeline, how images are certified (`count` in place of --images), and fresh samples that decide."""
+"""Pipeline, how inputs are certified (`count` in place of --inputs), and fresh samples that decide."""
 
 
-def measure(name: str, options: dict[str, Any], samples: int, runs: int, images: int) -> tuple[int, ...]:
+def measure(name: str, options: dict[str, Any], samples: int, runs: int, inputs: int) -> tuple[int, ...]:
     """Return runs falsified, certificates attacked, wrong in truth, found, and found though not wrong."""
     falsified = attacked = wrong = found = accused = 0
     low, high = options.get("depths", (0.7, 2.5))
-    images = options.get("count", images)
+    inputs = options.get("count", inputs)
     options = {key: value for key, value in options.items() if key != "count"}
     for seed in range(runs):
         request = FalsifyRequest(steps=4, copies=16, samples=samples, seed=seed)
         result = half_spaces.attack(
-            getattr(half_spaces, name), seed, count=images, request=request, **options
+            getattr(half_spaces, name), seed, count=inputs, request=request, **options
         )
-        depth = np.random.default_rng(seed).uniform(low, high, images)
+        depth = np.random.default_rng(seed).uniform(low, high, inputs)
         falsified += result.falsified
         attacked += len(result.attacked)
         found += len(result.findings)
@@ -82,7 +82,7 @@ def main() -> int:
     """Print one row a pipeline."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--inputs", type=int, default=50)
     parser.add_argument("--only", help="name of one pipeline")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -94,7 +94,7 @@ def main() -> int:
     for name, settings, samples in ROWS:
         if options.only not in (None, name):
             continue
-        falsified, *rest = measure(name, settings, samples, options.runs, options.images)
+        falsified, *rest = measure(name, settings, samples, options.runs, options.inputs)
         shown = ", ".join(f"{k} {v}" for k, v in settings.items()) or "-"
         cells = " | ".join(f"{value:,}" for value in rest)
         print(f"| {name} | {shown} | {samples:,} | {falsified} of {options.runs} | {cells} |", flush=True)

@@ -65,7 +65,7 @@ def planted(asked: argparse.Namespace) -> bool:
     seeds = range(1 + asked.seed, 1 + asked.seed + asked.seeds)
     with tempfile.TemporaryDirectory() as folder:
         found = planting.plant(
-            names, seeds, Path(folder), images=asked.images, samples=asked.samples, goal=asked.goal,
+            names, seeds, Path(folder), inputs=asked.inputs, samples=asked.samples, goal=asked.goal,
             asked=request, seconds=60 * asked.minutes,
         )  # fmt: skip
     print("| fault | found | share | 95 % | by |\n| --- | --- | --- | --- | --- |")
@@ -108,7 +108,7 @@ def main() -> int:
         one.add_argument("--minutes", type=float, default=60.0, help="after which nothing new is begun")
     numbers = {
         "kills": {"kills": 100},
-        "planted": {"seeds": 20, "images": 24, "samples": 2000, "resample": 5, "resample-samples": 1000},
+        "planted": {"seeds": 20, "inputs": 24, "samples": 2000, "resample": 5, "resample-samples": 1000},
         "inputs": {"cases": 10_000},
     }
     for part, options in numbers.items():

@@ -1,17 +1,17 @@
-"""Certified against clean accuracy of four families of mixes, on images that nothing was tuned on.
+"""Certified against clean accuracy of four families of mixes, on inputs that nothing was tuned on.
 
-Each RUN is a run of `certmix certify` with the images that are judged, each TUNING one of `certmix tune`
-at its sigma on other images. TUNING's stored logits choose gate, temperature of g and alpha of each
+Each RUN is a run of `certmix certify` with the inputs that are judged, each TUNING one of `certmix tune`
+at its sigma on other inputs. TUNING's stored logits choose gate, temperature of g and alpha of each
 family, once for each radius and floor of clean accuracy there; RUN's ballots then certify the choice. The
 second table gives each rival every advantage: its alpha is the one that certifies most of the judged
-images while the mix is right on at least as many of them as gated votes are.
+inputs while the mix is right on at least as many of them as gated votes are.
 
-MixedNUTS' transforms need noisy logits of the judged images, which no run of votes holds. With --noisy
-FOLDER they are drawn there once (200 copies an image; an interrupted drawing goes on when the command is
+MixedNUTS' transforms need noisy logits of the judged inputs, which no run of votes holds. With --noisy
+FOLDER they are drawn there once (200 copies an input; an interrupted drawing goes on when the command is
 repeated), and the transforms, with gated votes beside them, are *planned* from them: nothing of those
 lines is certified.
 
-    certmix certify --sigma 0.5 --alpha 0.76 --data IMAGES --images all --output runs/out-0.5
+    certmix certify --sigma 0.5 --alpha 0.76 --data INPUTS --inputs all --output runs/out-0.5
     certmix tune --sigma 0.5 --at-radius 0.5 --output runs/tuned-0.5
     python benchmarks/front.py runs/out-0.5=runs/tuned-0.5 --noisy runs/noisy --output front
 """
@@ -64,7 +64,7 @@ class Logits(NamedTuple):
 
 
 class Judge(NamedTuple):
-    """A choice on the judged images: which are right at an alpha, bool (m,), and h's margins there (m,)."""
+    """A choice on the judged inputs: which are right at an alpha, bool (m,), and h's margins there (m,)."""
 
     right: Callable[[float], NDArray[np.bool_]]
     margins: FloatArray
@@ -72,12 +72,12 @@ class Judge(NamedTuple):
     mixable: Mixable | None = None
 
     def held(self, alpha: float) -> NDArray[np.bool_]:
-        """Which images are certified, bool (m,), or planned to be."""
+        """Which inputs are certified, bool (m,), or planned to be."""
         return np.asarray(self.margins > needed(np.array([alpha]))[0])
 
 
 class Chosen(NamedTuple):
-    """A family's best on the tuning images, with shares of these; `place` is that of its candidate."""
+    """A family's best on the tuning inputs, with shares of these; `place` is that of its candidate."""
 
     family: str
     candidate: Candidate
@@ -95,19 +95,19 @@ def read_tuning(folder: Path) -> Logits:
 
 
 def choices(families: Sequence[Family], logits: NoisyLogits, floor: float) -> Iterable[Chosen]:
-    """Yield each family's candidate and alpha that certify most tuning images under a floor."""
-    standard, images = softmax_numpy(logits.standard), len(logits.labels)
+    """Yield each family's candidate and alpha that certify most tuning inputs under a floor."""
+    standard, inputs = softmax_numpy(logits.standard), len(logits.labels)
     for family in families:
         held, clean = family.counts(standard, logits.labels)
-        at = first_of(held, clean, clean >= np.ceil(round(floor * images, 9)))
+        at = first_of(held, clean, clean >= np.ceil(round(floor * inputs, 9)))
         if at is not None:
             place, one = at[0] % len(family.names), family.candidates[at[0]]
-            yield Chosen(family.name, one, place, ALPHAS[at[1]], clean[at] / images, held[at] / images)
+            yield Chosen(family.name, one, place, ALPHAS[at[1]], clean[at] / inputs, held[at] / inputs)
 
 
 @dataclass
 class Judged:
-    """The judged images of one sigma: a run, and noisy logits of them, or None."""
+    """The judged inputs of one sigma: a run, and noisy logits of them, or None."""
 
     run: Path
     noisy: Logits | None
@@ -126,7 +126,7 @@ class Judged:
         return Judge(lambda alpha: answer_of(mix_shares(g, h, alpha)) == stored.label, margins, True, mixable)
 
     def planned(self, one: Chosen, asked: TuneRequest, families: dict[str, Family]) -> Judge:
-        """Judge a family by planned margins; `families` are those of the judged images so far."""
+        """Judge a family by planned margins; `families` are those of the judged inputs so far."""
         assert self.noisy is not None
         logits, place, family = self.noisy.logits, one.place, families.get(one.family)
         if family is None:  # a transform: its grid is one point
@@ -142,7 +142,7 @@ class Judged:
 
 
 def best_at(judge: Judge, least: int) -> float | None:
-    """Return the alpha that certifies most images of those with at least so many right."""
+    """Return the alpha that certifies most inputs of those with at least so many right."""
     held = len(judge.margins) - np.searchsorted(np.sort(judge.margins), needed(WEIGHTS), "right")
     right = np.array([judge.right(alpha).sum() for alpha in ALPHAS])
     return ALPHAS[int(np.argmax(np.where(right >= least, held, -1)))] if (right >= least).any() else None
@@ -156,7 +156,7 @@ def certified_cell(judge: Judge, alpha: float, at_radius: float) -> Cell:
 
 
 def noisy_of(run: Path, asked: TuneRequest, folder: Path) -> Logits:
-    """Draw noisy logits of a run's images, or read them where they lie."""
+    """Draw noisy logits of a run's inputs, or read them where they lie."""
     described = read_run(run, "certify")
     told = dict(described["sources"])
     told = {**told, "split": named_split(told.get("split")), "run_code": True}
@@ -164,7 +164,7 @@ def noisy_of(run: Path, asked: TuneRequest, folder: Path) -> Logits:
     where = folder / f"sigma-{asked.sigma:g}"
     print(f"noisy logits of {run}: {where}", file=sys.stderr)
     tune(
-        asked.replace(grid="none", images=described["request"]["images"], lose=None, clean_accuracy=None),
+        asked.replace(grid="none", inputs=described["request"]["inputs"], lose=None, clean_accuracy=None),
         settings(Sources, told), Surroundings(output=where, say=lambda text: None),
     )  # fmt: skip
     return read_tuning(where)
@@ -181,19 +181,19 @@ def measure(
     """Return the table of the choices, and that of paired comparisons at equal clean accuracy."""
     logits, asked, tuned_on = read_tuning(tuning)
     described, told = read_run(run, "certify"), unfinished(run)
-    identity, images = described["identity"], described["data"]["name"]
+    identity, inputs = described["identity"], described["data"]["name"]
     if identity["sigma"] != asked.sigma:
         raise ParameterError(
             f"{run} has sigma {identity['sigma']}, {tuning} {asked.sigma}: tune for the run's"
         )
     if identity["data_checksum"] == tuned_on:
-        raise ParameterError(f"{run} has the images of {tuning}: judge others than were tuned on")
+        raise ParameterError(f"{run} has the inputs of {tuning}: judge others than were tuned on")
     asked = asked.replace(
         grid=None if noisy else "none", failure_probability=described["request"]["failure_probability"]
     )
     seen = None if noisy is None else noisy_of(run, asked, noisy)
     if seen is not None and seen.checksum != identity["data_checksum"]:
-        raise ParameterError(f"{noisy} holds logits of other images than {run}: name another folder")
+        raise ParameterError(f"{noisy} holds logits of other inputs than {run}: name another folder")
     judged = Judged(run, seen)
     own = float(np.mean(logits.standard.argmax(1) == logits.labels))
     wanted = {f"{100 * floor:g} %": floor for floor in floors}
@@ -239,32 +239,32 @@ def measure(
                 continue
             groups.append((f"radius {at:g}, clean accuracy of at least {words} there", len(rows) - begun))
             pair_groups.append((f"radius {at:g}, gated votes chosen at {words}", len(pairs) - paired))
-    line = f"sigma = {asked.sigma:g}, {count:,} images of {images}, chosen on {len(logits.labels):,} others"
+    line = f"sigma = {asked.sigma:g}, {count:,} inputs of {inputs}, chosen on {len(logits.labels):,} others"
     delta = f"{asked.failure_probability:g}"
     plans = "Planned: from noisy copies, what bounds are expected to give; nothing of it is certified."
     first = Table(
-        f"front-{asked.sigma:g}", "Clean and certified accuracy (%), chosen on other images", line,
+        f"front-{asked.sigma:g}", "Clean and certified accuracy (%), chosen on other inputs", line,
         ("family", "chosen", "T of g", "alpha", "clean, tuning", "planned, tuning", "clean", "certified"),
         tuple(rows), (
-            f"Each image's certificate is wrong with probability at most {delta}, each line by itself. Clean "
-            "accuracies are estimates. A range: what more samples of this run's images could still give.",
+            f"Each input's certificate is wrong with probability at most {delta}, each line by itself. Clean "
+            "accuracies are estimates. A range: what more samples of this run's inputs could still give.",
             *([] if seen is None else [plans]),
-        ), told is None, tuple(groups), extent=f"{count:,} of {planned:,} images",
+        ), told is None, tuple(groups), extent=f"{count:,} of {planned:,} inputs",
     )  # fmt: skip
     second = Table(
         f"front-paired-{asked.sigma:g}",
-        "Gated votes against others (%) at equal clean accuracy on these images", line,
+        "Gated votes against others (%) at equal clean accuracy on these inputs", line,
         (
             "rival", "alpha", "clean, rival", "certified, rival", "clean, gated", "certified, gated",
             "difference", "only rival", "only gated", "p",
         ),
         tuple(pairs), (
-            "The rival's alpha is chosen on these images, to certify most of them with a clean accuracy of "
+            "The rival's alpha is chosen on these inputs, to certify most of them with a clean accuracy of "
             "at least that of gated votes, which were chosen on others: the comparison favours the rival. A "
             "dash: no alpha is as accurate.",
-            "p: McNemar's exact test, of its line alone. Differences: 95 % BCa bootstrap over images.",
+            "p: McNemar's exact test, of its line alone. Differences: 95 % BCa bootstrap over inputs.",
             *([] if seen is None else [plans]),
-        ), told is None, tuple(pair_groups), extent=f"{count:,} of {planned:,} images",
+        ), told is None, tuple(pair_groups), extent=f"{count:,} of {planned:,} inputs",
     )  # fmt: skip
     return [first, second]
 
@@ -302,7 +302,7 @@ def main() -> int:
     parser.add_argument("--at-radius", type=float, nargs="*", default=[], help="[default: by sigma]")
     parser.add_argument("--clean-accuracy", type=float, nargs="*", default=[0.8, 0.85])
     parser.add_argument("--lose", type=float, nargs="*", default=[5.0], help="points below g")
-    parser.add_argument("--noisy", type=Path, metavar="FOLDER", help="noisy logits of the judged images")
+    parser.add_argument("--noisy", type=Path, metavar="FOLDER", help="noisy logits of the judged inputs")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write the tables, in every format")
     parser.add_argument("--format", default="table")
     given = parser.parse_args()

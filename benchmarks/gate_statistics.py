@@ -1,8 +1,8 @@
-"""Which statistic of a noisy copy's logits a gate should threshold: planned, on tuning images.
+"""Which statistic of a noisy copy's logits a gate should threshold: planned, on tuning inputs.
 
 RUN is a run of `certmix tune`: its noisy logits are read, nothing is drawn.  Votes behind a gate on each
 statistic have the same number of thresholds, at its quantiles over all copies, and choose threshold, g's
-temperature and alpha for most certified images under a floor of clean accuracy: on one half of the images,
+temperature and alpha for most certified inputs under a floor of clean accuracy: on one half of the inputs,
 seen on the other, 20 times.
 
     python benchmarks/gate_statistics.py RUN... --clean-accuracy 0.85 0.9
@@ -86,8 +86,8 @@ def measure(folders: list[Path], floors: list[float]) -> Table:
                 cells += [Share(None), Share(None)] if seen is None else [Share(seen[0]), Share(seen[1])]
         first = next(iter(STATISTICS))
         rows += [(f"gate on the {first}" if name == GATED else name, *cells) for name, cells in found.items()]
-        images = f"{len(logits.labels):,} images, {logits.noisy.shape[1]:,} copies each"
-        groups.append((f"sigma = {asked.sigma:g}, radius {asked.at_radius:g}, {images}", len(found)))
+        inputs = f"{len(logits.labels):,} inputs, {logits.noisy.shape[1]:,} copies each"
+        groups.append((f"sigma = {asked.sigma:g}, radius {asked.at_radius:g}, {inputs}", len(found)))
     headings = [f"{what}, floor {floor:g}" for floor in floors for what in ("certified", "clean")]
     return Table(
         "gate-statistics",

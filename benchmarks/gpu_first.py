@@ -180,7 +180,7 @@ def goals(setup: Setup) -> Iterator[str]:
             yield f"{name}: no time left"
             continue
         model, shape, classes = setup.net(name)
-        size, image = setup.batch(shape), torch.rand(shape, device=setup.device)
+        size, input = setup.batch(shape), torch.rand(shape, device=setup.device)
         samples = (2 if setup.quick else 20) * size
         drawn = Sampler(
             LaidOut(model, "fp32"), classes, SIGMA, device=setup.device, precision="fp32", batch_size=size
@@ -193,8 +193,8 @@ def goals(setup: Setup) -> Iterator[str]:
 
         contenders = {
             "bare forward passes": bare(model, shape, samples, size, call),
-            "certmix": lambda drawn=drawn, image=image, n=samples: drawn.votes(image.cpu(), 0, [n]),
-            "the usual loop": usual(model, image, samples, size, classes, call),
+            "certmix": lambda drawn=drawn, input=input, n=samples: drawn.votes(input.cpu(), 0, [n]),
+            "the usual loop": usual(model, input, samples, size, classes, call),
         }
         timed = measuring.compare(contenders, rounds=3, work=samples, clock=time.perf_counter)
         yield f"\n{name}, fp32, batches of {size}\n"
@@ -213,10 +213,10 @@ def waits(setup: Setup) -> Iterator[str]:
     drawn = Sampler(
         LaidOut(model, "fp32"), classes, SIGMA, device=setup.device, batch_size=setup.batch(shape)
     )
-    images = [torch.rand(shape) for _ in range(8)]
-    drawn.submit([Draw(image, k, (100,)) for k, image in enumerate(images)]).result()
+    inputs = [torch.rand(shape) for _ in range(8)]
+    drawn.submit([Draw(input, k, (100,)) for k, input in enumerate(inputs)]).result()
     with Waits() as found:
-        pending = drawn.submit([Draw(image, k, (200,)) for k, image in enumerate(images)])
+        pending = drawn.submit([Draw(input, k, (200,)) for k, input in enumerate(inputs)])
     pending.result()
     yield f"{sum(found.lines.values())} within a round of 8 inputs"
     yield from (f"{count} x {line}" for line, count in found.lines.most_common(10))
@@ -225,10 +225,10 @@ def waits(setup: Setup) -> Iterator[str]:
 def whole_run(setup: Setup) -> Iterator[str]:
     """A run as it is by default, of a shipped model."""
     begun = time.perf_counter()
-    tiny = {"images": 2, "samples": 100, "standard": None, "robust": setup.net("tiny")[0]}
+    tiny = {"inputs": 2, "samples": 100, "standard": None, "robust": setup.net("tiny")[0]}
     result = certmix.certify(
         sigma=0.5, alpha=0.76, device=setup.device,
-        **(tiny if setup.quick else {"images": 100, "samples": 10_000}),
+        **(tiny if setup.quick else {"inputs": 100, "samples": 10_000}),
     )  # fmt: skip
     drawn = sum(int(record.selection.sum()) + record.drawn for record in result.records)
     wall = time.perf_counter() - begun
@@ -252,11 +252,11 @@ def shortage(setup: Setup) -> Iterator[str]:
             return found
 
     model, shape, classes = setup.net(setup.names[0])
-    image, size = torch.rand(shape), setup.batch(shape)
+    input, size = torch.rand(shape), setup.batch(shape)
     hungry = Sampler(Hungry(model, size // 3), classes, SIGMA, device=setup.device, batch_size=size)
-    found = hungry.votes(image, 0, [size])
+    found = hungry.votes(input, 0, [size])
     expected = Sampler(model, classes, SIGMA, device=setup.device, batch_size=hungry.batch_size)
-    same = np.array_equal(found, expected.votes(image, 0, [size]))
+    same = np.array_equal(found, expected.votes(input, 0, [size]))
     yield f"batches of {size} became {hungry.batch_size}, votes are {'the same' if same else 'others'}"
     assert same, "votes changed with the batch"
     if setup.device.startswith("cuda"):  # and real ones, of whatever library runs short
@@ -264,7 +264,7 @@ def shortage(setup: Setup) -> Iterator[str]:
         torch.cuda.set_per_process_memory_fraction(0.02)
         try:
             real = Sampler(model, classes, SIGMA, device=setup.device, batch_size=1 << 17)
-            real.votes(image, 0, [1 << 17])
+            real.votes(input, 0, [1 << 17])
             yield f"within 2 % of the memory batches of {1 << 17:,} became {real.batch_size:,}"
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)

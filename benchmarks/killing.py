@@ -35,10 +35,10 @@ from certmix.runs.database import Database
 from certmix.runs.vectors import Kept
 
 Database.block = 5  # so that these small runs have blocks, too
-POINTS, SWEEP = 12, "--eps 0.2 --steps 4 --restarts 2 --images all --batch-size 4"
+POINTS, SWEEP = 12, "--eps 0.2 --steps 4 --restarts 2 --inputs all --batch-size 4"
 MODELS = "--data points.npz --standard nets.py:linear --robust nets.py:linear"
 CERTIFY = (
-    f"certify {MODELS} --sigma 0.25 --alpha 0.76 --images all --samples 1000 --goal radius --format json"
+    f"certify {MODELS} --sigma 0.25 --alpha 0.76 --inputs all --samples 1000 --goal radius --format json"
 )
 FIT = f"nuts fit {MODELS} {SWEEP} --grid s=0.5:5:3,p=1:3:2,c=-1:0:2 --format json --output fit"
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -51,7 +51,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     ),
     "nuts fit": (FIT,),
     "nuts evaluate": (
-        FIT.replace("images all", "images 6"),
+        FIT.replace("inputs all", "inputs 6"),
         f"nuts evaluate fit --run-code --data points.npz {SWEEP} --queries 20 --format json --output run",
     ),
     "mix-sweep": (f"mix-sweep {MODELS} {SWEEP} --alphas 0.5,0.7,0.9 --format json --output run",),
@@ -66,10 +66,10 @@ LOADED = (
     "torch", "numba", "scipy.special", "matplotlib.figure", "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
 )  # fmt: skip
-BLOCKS = "SELECT cell, first, last, dtype, images, lengths, data FROM blocks"
+BLOCKS = "SELECT cell, first, last, dtype, inputs, lengths, data FROM blocks"
 SECONDS = 3  # place of the seconds in a vector of the cell 'sampling'
 VARYING = {  # what differs from run to run by its nature: times, and how much of a run is of this call
-    r"(^|/)(records|images)\.tsv$": rb"\d+:\d\d:\d\d(\.\d+)?",
+    r"(^|/)(records|inputs)\.tsv$": rb"\d+:\d\d:\d\d(\.\d+)?",
     r"\.json$": rb'"[a-z_]*seconds": [0-9.e-]+|"sampling": \{[^}]*\}',
     r"\.xml$": rb'(time|timestamp)="[^"]*"|sampling: .*',
 }

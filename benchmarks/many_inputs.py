@@ -85,7 +85,7 @@ def asked(folder: Path) -> list[str]:
     net = f"{folder / 'nets.py'}:linear"
     return [
         "--data", str(folder / "data.npz"), "--standard", net, "--robust", net, "--sigma", "0.25",
-        "--alpha", "0.76", "--images", "all", "--samples", "10000", "--device", "cpu",
+        "--alpha", "0.76", "--inputs", "all", "--samples", "10000", "--device", "cpu",
     ]  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def make(folder: Path, count: int) -> None:
     small = folder / "small"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        certmix.certify(sigma=0.25, alpha=0.76, output=small, images=SHARDS, samples=10_000, **sources)
+        certmix.certify(sigma=0.25, alpha=0.76, output=small, inputs=SHARDS, samples=10_000, **sources)
     columns = drawn(rng, inputs, labels, small)
     columns["standard"] = np.arange(count), g
     for k in range(SHARDS):
@@ -141,7 +141,7 @@ def make(folder: Path, count: int) -> None:
 
 
 def drawn(rng: np.random.Generator, inputs: Any, labels: Any, run: Path) -> dict[str, Any]:
-    """Return by cell the images and vectors that sampling could have given, where the run's rule stops."""
+    """Return by cell the inputs and vectors that sampling could have given, where the run's rule stops."""
     from certmix.certification.request import CertifyRequest
     from certmix.certification.stopping import Rule, Walk
     from certmix.runs import Store, read_run
@@ -191,14 +191,14 @@ def drawn(rng: np.random.Generator, inputs: Any, labels: Any, run: Path) -> dict
 
 
 def stored(small: Path, folder: Path, columns: dict[str, Any], count: int, shard: int | None) -> None:
-    """Write a run, or one of its shards, in the place of a small one's images."""
+    """Write a run, or one of its shards, in the place of a small one's inputs."""
     from certmix.certification.stored import remember_planned
     from certmix.runs import Store, read_run
     from certmix.runs.store import standard_cell
 
     shutil.copytree(small, folder)
     described = read_run(folder)
-    described["request"]["images"] = "all"
+    described["request"]["inputs"] = "all"
     if shard is not None:
         described["shard"] = {"number": shard, "of": SHARDS}
     (folder / "run.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")

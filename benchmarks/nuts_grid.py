@@ -33,19 +33,19 @@ def seconds(run: Callable[[], object], repetitions: int) -> float:
     return float(np.median(times))
 
 
-def problem(images: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return clean logits that are right for most images, attacked ones that are for half, and labels."""
+def problem(inputs: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return clean logits that are right for most inputs, attacked ones that are for half, and labels."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, classes, images)
-    clean = rng.normal(0, 1, (images, classes))
-    clean[np.arange(images), labels] += 3 + np.log10(classes)
+    labels = rng.integers(0, classes, inputs)
+    clean = rng.normal(0, 1, (inputs, classes))
+    clean[np.arange(inputs), labels] += 3 + np.log10(classes)
     attacked = clean.copy()
-    attacked[np.arange(images), labels] -= 1.5
+    attacked[np.arange(inputs), labels] -= 1.5
     return clean, attacked, labels
 
 
 def plain(clean: np.ndarray, attacked: np.ndarray, labels: np.ndarray, grid: Grid) -> None:
-    """The margins of the same images, each grid point by itself."""
+    """The margins of the same inputs, each grid point by itself."""
     right, wrong = attacked.argmax(1) == labels, clean.argmax(1) != labels
     for s, p, c in product(grid.s, grid.p, grid.c):
         settings = TransformSettings(s, p, c)
@@ -53,16 +53,16 @@ def plain(clean: np.ndarray, attacked: np.ndarray, labels: np.ndarray, grid: Gri
         np.sort(clean_margin(transform_numpy(clean[wrong], settings)))
 
 
-def row(name: str, images: int, classes: int) -> str:
+def row(name: str, inputs: int, classes: int) -> str:
     """Return one line of the table."""
-    arguments, grid = problem(images, classes), GRIDS[name]
+    arguments, grid = problem(inputs, classes), GRIDS[name]
     slow = seconds(lambda: plain(*arguments, grid), 1)
     one = seconds(lambda: margin_grid(*arguments, grid, threads=1), 3)
     fast = seconds(lambda: margin_grid(*arguments, grid), 5)
     saved = margin_grid(*arguments, grid)
     again = 1000 * seconds(lambda: solve_beta(saved, 0.985), 5)
     return (
-        f"| {images} | {classes} | {slow:.2f} | {one:.2f} | {fast:.2f} | {slow / fast:.1f}x | {again:.1f} |"
+        f"| {inputs} | {classes} | {slow:.2f} | {one:.2f} | {fast:.2f} | {slow / fast:.1f}x | {again:.1f} |"
     )
 
 
@@ -70,10 +70,10 @@ def main() -> None:
     """Print one table."""
     margin_grid(*problem(50, 10), GRIDS["cifar10"])  # compile
     print("512 grid points; margins in s (plain numpy, certmix with 1 thread, with all), another beta in ms")
-    print("| images | classes | numpy | 1 thread | all threads | numpy / all | another beta |")
+    print("| inputs | classes | numpy | 1 thread | all threads | numpy / all | another beta |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for name, images, classes in (("cifar10", 1000, 10), ("cifar100", 1000, 100), ("imagenet", 300, 1000)):
-        print(row(name, images, classes))
+    for name, inputs, classes in (("cifar10", 1000, 10), ("cifar100", 1000, 100), ("imagenet", 300, 1000)):
+        print(row(name, inputs, classes))
 
 
 if __name__ == "__main__":

@@ -29,11 +29,11 @@ HONEST = "nothing"
 
 @dataclass(frozen=True)
 class Planted:
-    """A place where a fault is planted: a copy of an honest run, one of its images, and chance."""
+    """A place where a fault is planted: a copy of an honest run, one of its inputs, and chance."""
 
     run: Path
     folder: Path
-    image: int
+    input: int
     samples: int
     rng: np.random.Generator
 
@@ -58,7 +58,7 @@ class Seen:
 
 
 def _better(share: float) -> Callable[[Planted], object]:
-    """Give the selected class this share of all other votes, of all images."""
+    """Give the selected class this share of all other votes, of all inputs."""
 
     def edit(selection: dict[str, int], looks: dict[str, Any]) -> None:
         top = max(selection, key=lambda label: selection[label])
@@ -69,7 +69,7 @@ def _better(share: float) -> Callable[[Planted], object]:
 
 
 def _swapped(planted: Planted) -> None:
-    """Exchange the counts of two images of different classes."""
+    """Exchange the counts of two inputs of different classes."""
     by_class: dict[int, list[int]] = {}
     for index, record in forged.records(planted.run).items():
         by_class.setdefault(record.selected, []).append(index)
@@ -99,9 +99,9 @@ def _data(planted: Planted, what: str, agreeing: bool = False) -> None:
     with np.load(path) as stored:
         held = {name: stored[name].copy() for name in stored.files}
     if what == "inputs":
-        held["inputs"][planted.image, 0] += 0.01 if held["inputs"][planted.image, 0] < 0.5 else -0.01
+        held["inputs"][planted.input, 0] += 0.01 if held["inputs"][planted.input, 0] < 0.5 else -0.01
     else:
-        held["labels"][planted.image] = (held["labels"][planted.image] + 1) % 3
+        held["labels"][planted.input] = (held["labels"][planted.input] + 1) % 3
     np.savez(path, **held)
     if agreeing:
         from certmix.data import load
@@ -115,17 +115,17 @@ def _data(planted: Planted, what: str, agreeing: bool = False) -> None:
 
 
 def _table(planted: Planted) -> None:
-    """Raise one figure of the table in the folder by one image."""
+    """Raise one figure of the table in the folder by one input."""
 
     def edit(d: dict[str, Any]) -> None:
         shares = d["rows"][planted.rng.integers(len(d["rows"]))]["certified_accuracy"]
-        shares[planted.rng.integers(len(shares))] += 1 / d["images"]
+        shares[planted.rng.integers(len(shares))] += 1 / d["inputs"]
 
     forged.edit_json(planted.run / "certified-accuracy.json", edit)
 
 
 def _log(planted: Planted) -> None:
-    """Raise the radius of an image in the log in the folder."""
+    """Raise the radius of an input in the log in the folder."""
     path = planted.run / "records.tsv"
     lines = [line.split("\t") for line in path.read_text().splitlines()]
     line = lines[1 + planted.rng.integers(len(lines) - 1)]
@@ -149,7 +149,7 @@ def consistent(samples: int) -> dict[str, Fault]:
 
     def more(share: float, after: int = 0, one: bool = False) -> Fault:
         def plant(planted: Planted) -> None:
-            forged.more_votes(planted.run, share, after, [planted.image] if one else None)
+            forged.more_votes(planted.run, share, after, [planted.input] if one else None)
 
         return Fault(plant, published=True)
 
@@ -159,9 +159,9 @@ def consistent(samples: int) -> dict[str, Fault]:
         "3 % more votes everywhere": more(0.03),
         "1 % more votes everywhere": more(0.01),
         f"3 % more votes after sample {half:,}": more(0.03, half),
-        "two images swapped": Fault(_swapped, published=True),
-        "3 % more votes of one image": more(0.03, one=True),
-        f"3 % more votes of one image after sample {half:,}": more(0.03, half, one=True),
+        "two inputs swapped": Fault(_swapped, published=True),
+        "3 % more votes of one input": more(0.03, one=True),
+        f"3 % more votes of one input after sample {half:,}": more(0.03, half, one=True),
     }
 
 
@@ -170,7 +170,7 @@ def faults(samples: int) -> dict[str, Fault]:
     return {
         HONEST: Fault(),
         **{
-            f"numbers: {name}": Fault(lambda planted, plant=plant: plant(planted.run, planted.image))
+            f"numbers: {name}": Fault(lambda planted, plant=plant: plant(planted.run, planted.input))
             for name, (plant, *_) in TAMPERED.items()
         },
         **{f"counts, published anew: {name}": fault for name, fault in consistent(samples).items()},
@@ -198,7 +198,7 @@ def plant(
     seeds: range,
     scratch: Path,
     *,
-    images: int,
+    inputs: int,
     samples: int,
     goal: str,
     asked: VerifyRequest,
@@ -213,13 +213,13 @@ def plant(
                 break
             folder = scratch / "now"
             rng = np.random.default_rng(number)
-            named = _points(folder, images, number)
+            named = _points(folder, inputs, number)
             options = {
                 **named,
                 "sigma": 0.25,
                 "samples": samples,
                 "goal": goal,
-                "images": "all",
+                "inputs": "all",
                 "seed": number,
             }
             honest = forged.certified(folder / "run", {}, **options)
@@ -241,10 +241,10 @@ def plant(
     return seen
 
 
-def _points(folder: Path, images: int, seed: int) -> dict[str, Any]:
+def _points(folder: Path, count: int, seed: int) -> dict[str, Any]:
     """Write points, some near the boundary, and a linear model; return them as options."""
     named = forged.sources(folder)
-    inputs = np.random.default_rng(seed).random((images, 2)).astype(np.float32)
+    inputs = np.random.default_rng(seed).random((count, 2)).astype(np.float32)
     scores = np.stack([4 * inputs[:, 0] - 0.8, 0.8 - 4 * inputs[:, 0] + inputs[:, 1]], 1)
     np.savez(folder / "points.npz", inputs=inputs, labels=scores.argmax(1), class_names=list("abc"))
     return named

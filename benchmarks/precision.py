@@ -1,7 +1,7 @@
 """The default command beside the same in fp32 and uncompiled, in pairs.
 
     python benchmarks/precision.py --rounds 3
-    python benchmarks/precision.py --images 10 --options "--goal fixed --workers 1" --first "--compile on"
+    python benchmarks/precision.py --inputs 10 --options "--goal fixed --workers 1" --first "--compile on"
 
 Each round runs both commands in fresh folders and prints the ratios of wall and CPU time of the first to the
 second; the first round begins with an empty cache of compiled kernels: it is cold, the others are warm.
@@ -48,11 +48,11 @@ def main() -> None:
     """Print a line a round, then the medians of the warm ones."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="Warm rounds, after the cold one.")
-    parser.add_argument("--images", default="100")
+    parser.add_argument("--inputs", default="100")
     parser.add_argument("--options", default="", help="More options of both commands.")
     parser.add_argument("--first", default="", help="More options of the first command.")
     args = parser.parse_args()
-    common = ["--images", args.images, *args.options.split()]
+    common = ["--inputs", args.inputs, *args.options.split()]
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; auto is {automatic_precision('cpu')}")
     print(f"torch {torch.__version__}\n\n| | first (wall, CPU) | fp32, uncompiled | ratio | compiled |")
     print("| --- | --- | --- | --- | --- |")

@@ -41,7 +41,7 @@ def bare(
 
 
 def usual(
-    model: nn.Module, image: Tensor, samples: int, size: int, classes: int, call: Callable
+    model: nn.Module, input: Tensor, samples: int, size: int, classes: int, call: Callable
 ) -> Callable[[], None]:
     """The loop of this field: repeat, randn_like, argmax, counts on the host, batch by batch."""
 
@@ -51,26 +51,26 @@ def usual(
         while left > 0:
             here = min(size, left)
             left -= here
-            batch = image.repeat((here, 1, 1, 1))
+            batch = input.repeat((here, 1, 1, 1))
             noise = torch.randn_like(batch) * SIGMA
             counts += np.bincount(call(batch + noise).argmax(1).cpu().numpy(), minlength=classes)
 
     return run
 
 
-def art(model: nn.Module, image: Tensor, samples: int, size: int, classes: int) -> Callable[[], None] | None:
+def art(model: nn.Module, input: Tensor, samples: int, size: int, classes: int) -> Callable[[], None] | None:
     """ART's PyTorch randomized smoothing; None where it is not installed."""
     try:
         from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
     except ImportError as error:
         print(f"ART is left out: {error}")
         return None
-    device = "gpu" if image.device.type == "cuda" else "cpu"
+    device = "gpu" if input.device.type == "cuda" else "cpu"
     smooth = PyTorchRandomizedSmoothing(
-        model=model, loss=nn.CrossEntropyLoss(), input_shape=tuple(image.shape), nb_classes=classes,
+        model=model, loss=nn.CrossEntropyLoss(), input_shape=tuple(input.shape), nb_classes=classes,
         sample_size=samples, scale=SIGMA, alpha=0.001, device_type=device,
     )  # fmt: skip
-    host = image[None].cpu().numpy()
+    host = input[None].cpu().numpy()
     return lambda: smooth.predict(host, batch_size=size, verbose=False)
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--threads", type=int, default=1, help="torch's; more than 1 are timed by wall time")
     parser.add_argument("--compile", action="store_true", help="also: the compiled net")
-    parser.add_argument("--short", type=int, default=0, help="also: this many samples each of 64 images")
+    parser.add_argument("--short", type=int, default=0, help="also: this many samples each of 64 inputs")
     args = parser.parse_args()
     keep_freed_memory()  # as the command line does
     torch.set_num_threads(args.threads)
@@ -105,22 +105,22 @@ def main() -> None:
             with torch.autocast(args.device, kind or torch.bfloat16, enabled=kind is not None):
                 return model(batch)
 
-        image = torch.rand(shape, device=args.device)
+        input = torch.rand(shape, device=args.device)
         sampler = Sampler(model, classes, SIGMA, device=args.device, precision=args.precision)
         contenders = {
             "bare forward passes": bare(model, shape, args.samples, size, call),
-            "certmix": lambda s=sampler, x=image: s.votes(x, 0, [args.samples]),
-            "the usual loop": usual(model, image, args.samples, size, classes, call),
+            "certmix": lambda s=sampler, x=input: s.votes(x, 0, [args.samples]),
+            "the usual loop": usual(model, input, args.samples, size, classes, call),
         }
         if args.compile:
             faster = Sampler(
                 model, classes, SIGMA, device=args.device, precision=args.precision, compiled=True
             )
             begun = time.perf_counter()
-            faster.votes(image, 0, [3 * size])
+            faster.votes(input, 0, [3 * size])
             print(f"\n{name}: first three batches, with compiling: {time.perf_counter() - begun:.0f} s")
-            contenders["certmix --compile"] = lambda s=faster, x=image: s.votes(x, 0, [args.samples])
-        other = None if kind else art(model, image, args.samples, size, classes)
+            contenders["certmix --compile"] = lambda s=faster, x=input: s.votes(x, 0, [args.samples])
+        other = None if kind else art(model, input, args.samples, size, classes)
         if other is not None:
             contenders["ART 1.20"] = other
         print(
@@ -132,37 +132,37 @@ def main() -> None:
                 measuring.compare(contenders, rounds=args.rounds, work=args.samples, clock=clock), "samples"
             )
         )
-        noise_alone(name, image, args, clock)
+        noise_alone(name, input, args, clock)
         if args.short:
-            short(name, sampler, image, args, clock)
+            short(name, sampler, input, args, clock)
 
 
-def noise_alone(name: str, image: Tensor, args: argparse.Namespace, clock: Callable[[], float]) -> None:
+def noise_alone(name: str, input: Tensor, args: argparse.Namespace, clock: Callable[[], float]) -> None:
     """Noisy copies without a network: certmix's whole numbers beside torch's floats."""
     noise, device = Noise(SIGMA, torch.device(args.device)), torch.device(args.device)
-    rows, key, steps = torch.empty((100, image.numel()), device=device), NoiseKey(0, 0), noise.steps(image)
-    flat, drawn = image.flatten(), torch.empty_like(rows)
+    rows, key, steps = torch.empty((100, input.numel()), device=device), NoiseKey(0, 0), noise.steps(input)
+    flat, drawn = input.flatten(), torch.empty_like(rows)
     contenders = {
         "torch.randn": lambda: (drawn.normal_(), _wait(drawn)),
-        "image + sigma randn": lambda: (torch.add(flat, drawn.normal_(), alpha=SIGMA, out=rows), _wait(rows)),
+        "input + sigma randn": lambda: (torch.add(flat, drawn.normal_(), alpha=SIGMA, out=rows), _wait(rows)),
         "certmix": lambda: (noise.fill(rows, steps, key, 0), _wait(rows)),
     }
-    print(f"\n{name}, 100 noisy copies of {image.numel():,} values\n")
+    print(f"\n{name}, 100 noisy copies of {input.numel():,} values\n")
     print(
         measuring.table(measuring.compare(contenders, rounds=args.rounds, work=100, clock=clock), "samples")
     )
 
 
 def short(
-    name: str, sampler: Sampler, image: Tensor, args: argparse.Namespace, clock: Callable[[], float]
+    name: str, sampler: Sampler, input: Tensor, args: argparse.Namespace, clock: Callable[[], float]
 ) -> None:
-    """Short requests of many images: packed, and one image after another."""
-    draws = [Draw(image, k, (args.short,)) for k in range(64)]
+    """Short requests of many inputs: packed, and one input after another."""
+    draws = [Draw(input, k, (args.short,)) for k in range(64)]
     contenders = {
         "packed": lambda: sampler.submit(draws).result(),
-        "image by image": lambda: [sampler.submit([draw]).result() for draw in draws],
+        "input by input": lambda: [sampler.submit([draw]).result() for draw in draws],
     }
-    print(f"\n{name}, {args.short} samples each of 64 images\n")
+    print(f"\n{name}, {args.short} samples each of 64 inputs\n")
     work = 64 * args.short
     print(
         measuring.table(measuring.compare(contenders, rounds=args.rounds, work=work, clock=clock), "samples")

@@ -1,10 +1,10 @@
 """Samples that a table takes by sequential sampling, what it loses, and how wide its ranges are.
 
-Replays certification of the 10,000 images of a published log: the truth of an image is
+Replays certification of the 10,000 inputs of a published log: the truth of an input is
 p = Phi(printed radius / sigma), votes are drawn from it, and the stopping rule and bounds are those of
-`certmix certify --goal radii`.  Three sets of rows decide when an image has enough: that of the mix alone,
+`certmix certify --goal radii`.  Three sets of rows decide when an input has enough: that of the mix alone,
 the exact ones (the default, --settle exact), and all (--settle all).  Samples and losses are against a replay
-with all samples for every image and a bound for that fixed number; the last column, near the largest radius
+with all samples for every input and a bound for that fixed number; the last column, near the largest radius
 that n can certify at all, is left out of both.
 
     python benchmarks/sequential_replay.py ../shared/data/logs
@@ -37,7 +37,7 @@ class MixedAlone(CertifyRequest, frozen=True):
 
 
 def truth(folder: Path, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return (correct, p) of every image of a log."""
+    """Return (correct, p) of every input of a log."""
     path = folder / f"gaussian-resnet110-cifar10-sigma{sigma:.2f}-10000.tsv"
     label, prediction, radius = np.loadtxt(path, skiprows=1, usecols=(1, 2, 3)).T
     return label == prediction, ndtr(radius / sigma)
@@ -60,7 +60,7 @@ def table(bounds: ConfidenceBounds, correct: np.ndarray, request: CertifyRequest
 def fixed(
     correct: np.ndarray, p: np.ndarray, request: CertifyRequest, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return the table with all samples for every image."""
+    """Return the table with all samples for every input."""
     votes = rng.binomial(request.samples, p)
     counts, zeros = np.stack([votes, request.samples - votes], 1), np.zeros(len(p), np.int64)
     return table(bound_counts(counts, zeros, request.failure_probability, request.bound), correct, request)

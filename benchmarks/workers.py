@@ -1,6 +1,6 @@
 """How much faster workers are than one process with one thread.
 
-Certifies images of the embedded CIFAR-10 sample with a shipped model, once
+Certifies inputs of the embedded CIFAR-10 sample with a shipped model, once
 serially and once by workers, each in a fresh process with one torch thread, and
 compares the records. Wall time counts loading and the start of workers. On a
 machine that is busy otherwise, look at CPU time: with W workers on W idle cores
@@ -25,12 +25,12 @@ from pathlib import Path
 ALONE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def certify(folder: Path, workers: int, images: int, samples: int) -> tuple[float, float]:
+def certify(folder: Path, workers: int, inputs: int, samples: int) -> tuple[float, float]:
     """Run one certification; return wall and CPU seconds, those of workers included."""
     before, start = _cpu(), time.monotonic()
     subprocess.run(
         [sys.executable, "-c", "from certmix_cli.main import main; main()", "certify", "--sigma", "0.5",
-         "--alpha", "0.76", "--images", str(images), "--samples", str(samples), "--goal", "fixed",
+         "--alpha", "0.76", "--inputs", str(inputs), "--samples", str(samples), "--goal", "fixed",
          "--device", "cpu", "--workers", str(workers), "--output", str(folder), "--format", "json"],
         check=True, stdout=subprocess.DEVNULL, env={**os.environ, **ALONE},
     )  # fmt: skip
@@ -53,15 +53,15 @@ def main() -> int:
     """Print times and ratios; fail if records differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--inputs", type=int, default=100)
     parser.add_argument("--samples", type=int, default=5000)
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before")
     with tempfile.TemporaryDirectory() as temporary:
         alone, spread = Path(temporary, "alone"), Path(temporary, "spread")
-        wall, cpu = certify(alone, 1, options.images, options.samples)
+        wall, cpu = certify(alone, 1, options.inputs, options.samples)
         print(f"1 process : {wall:7.1f} s wall, {cpu:7.1f} s CPU")
-        wall_spread, cpu_spread = certify(spread, options.workers, options.images, options.samples)
+        wall_spread, cpu_spread = certify(spread, options.workers, options.inputs, options.samples)
         print(f"{options.workers} workers : {wall_spread:7.1f} s wall, {cpu_spread:7.1f} s CPU")
         equal = records(alone) == records(spread)
     print(

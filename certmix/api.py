@@ -114,7 +114,7 @@ def attack(
     save
         ``.npz`` file for the points, which any function takes as data.
     **options
-        Fields of `certmix.runs.attack_request.AttackRequest` (attack, norm, eps, steps, images, ...) and of
+        Fields of `certmix.runs.attack_request.AttackRequest` (attack, norm, eps, steps, inputs, ...) and of
         `certmix.runs.sources.Sources`; output, fresh, device, progress as for `certmix.certify`.
 
     Returns
@@ -334,7 +334,7 @@ def nuts_evaluate(
     targets: int = 9,
     queries: int = 500,
     r_d_sweep: Sequence[float] = (0.0, 0.3, 0.6, 0.9),
-    sweep_images: int = 50,
+    sweep_inputs: int = 50,
     autoattack: bool = False,
     **options: Any,
 ) -> StudyResult:
@@ -342,7 +342,7 @@ def nuts_evaluate(
 
     `mix` is what `certmix.nuts_fit` returned, or the folder of a fit.  `plain_alphas` are weights of the
     plain mix to compare with, `targets` of targeted APGD, `queries` of Square; the obfuscation check is
-    transfer with each of `r_d_sweep` on `sweep_images` of the inputs.  The rest is as for `certmix.attack`.
+    transfer with each of `r_d_sweep` on `sweep_inputs` of the inputs.  The rest is as for `certmix.attack`.
     """
     from certmix.studies.nuts_evaluate import nuts_evaluate as run
 
@@ -357,7 +357,7 @@ def nuts_evaluate(
     return _study(
         run, None, data, {**given, "standard": None}, folder=fitted, request=request,
         plain_alphas=_several(plain_alphas), targets=targets, queries=queries,
-        r_d_sweep=_several(r_d_sweep), sweep_images=sweep_images, autoattack=autoattack,
+        r_d_sweep=_several(r_d_sweep), sweep_inputs=sweep_inputs, autoattack=autoattack,
     )  # fmt: skip
 
 
@@ -660,13 +660,13 @@ def report(
     *,
     output: str | Path | None = None,
     title: str | None = None,
-    images: int = PICTURES,
+    inputs: int = PICTURES,
 ) -> Path:
     """Write one self-contained HTML page of a run, or of several to compare, and return its path.
 
-    `output` is the file, by default ``report.html`` in the run's folder; `images` how many inputs are shown
+    `output` is the file, by default ``report.html`` in the run's folder; `inputs` how many inputs are shown
     of each group, 0 for none.
     """
-    if isinstance(images, bool) or not isinstance(images, int):
-        raise ParameterError(f"images = {images!r:.60}: give a whole number of at least 0")
-    return write_report([_place(one) for one in _several(runs)], output, title=title, images=images)
+    if isinstance(inputs, bool) or not isinstance(inputs, int):
+        raise ParameterError(f"inputs = {inputs!r:.60}: give a whole number of at least 0")
+    return write_report([_place(one) for one in _several(runs)], output, title=title, inputs=inputs)

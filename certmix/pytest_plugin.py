@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "data": (str, "data set: a name, or a path from the root folder (default: cifar10-sample)"),
-    "images": (lambda text: text if text == "all" else int(text), "how many inputs, or all (default: 100)"),
+    "inputs": (lambda text: text if text == "all" else int(text), "how many inputs, or all (default: 100)"),
     "samples": (int, "most samples an input (default: 10000)"),
     "sigma": (float, "noise level"),
     "alpha": (float, "mixing weight of the robust classifier"),
@@ -162,7 +162,7 @@ def _settings(config: pytest.Config) -> dict[str, Any]:
             try:
                 found[name] = kind(text)
             except ValueError:
-                wanted = "a number or all" if name == "images" else "a number"
+                wanted = "a number or all" if name == "inputs" else "a number"
                 raise pytest.UsageError(f"certmix_{name} = {text}: write {wanted}") from None
     beside = Path(config.rootpath) / found["data"] if "data" in found else None
     if beside is not None and beside.exists():

@@ -1,4 +1,4 @@
-"""The frozen values that travel between the stations, arrays over images (m) and classes (c).
+"""The frozen values that travel between the stations, arrays over inputs (m) and classes (c).
 
 Probabilities are float64, counts int64, radii float64 in the units of the classifier's input.
 """
@@ -28,7 +28,7 @@ SCHEMA_VERSION = 1
 
 
 class Status(IntEnum):
-    """What a certificate says of one image."""
+    """What a certificate says of one input."""
 
     ABSTAIN = 0  #: no class is established: p <= q
     NOT_CERTIFIED = 1  #: a class is established, but no radius > 0 at this alpha
@@ -81,7 +81,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class ConfidenceBounds:
-    """Bounds that hold together with probability >= 1 - failure_probability, image by image.
+    """Bounds that hold together with probability >= 1 - failure_probability, input by input.
 
     `p_lower` and `q_upper`, float64 (m,), bound the selected class's smoothed probability from below and
     every other's from above; `split` says which share of the failure probability each part used; `method` is
@@ -98,7 +98,7 @@ class ConfidenceBounds:
 
     @cached_property
     def kinds(self) -> tuple[FloatArray, FloatArray, IntArray]:
-        """p and q of each kind of image, (k,), and the kind (m,) of each image: many of them are alike."""
+        """p and q of each kind of input, (k,), and the kind (m,) of each input: many of them are alike."""
         p, q = np.broadcast_arrays(np.atleast_1d(self.p_lower), np.atleast_1d(self.q_upper))
         order, kind = np.lexsort((p, q)), np.empty(len(p), np.int64)
         begins = np.ones(len(p), bool)
@@ -128,10 +128,10 @@ class CertifiedRadii:
 class CertifiedAccuracy:
     """One row of the table: a classifier, a certificate, accuracies at radii.
 
-    ``interval`` holds each accuracy's two-sided 95 % Clopper-Pearson interval over images, (low, high).
+    ``interval`` holds each accuracy's two-sided 95 % Clopper-Pearson interval over inputs, (low, high).
     ``could_reach`` and ``mean_radius_could_reach`` are what the figures could still become with all samples
     that were allowed, at most and with probability 97.5 %: estimates; where all were drawn, the figures
-    themselves.  ``mean_radius_interval`` is the mean radius's two-sided 95 % interval over images by betting
+    themselves.  ``mean_radius_interval`` is the mean radius's two-sided 95 % interval over inputs by betting
     bounds, None where radii have no known largest value.  ``clean_accuracy`` is the classifier's own, None
     where unknown; so are ``alpha``, the ``gate`` of h's votes and g's temperature.
     """
@@ -170,16 +170,16 @@ class CleanAccuracy:
 
 @dataclass(frozen=True)
 class Curve:
-    """What a plot needs of one row: the radii of rightly classified images.
+    """What a plot needs of one row: the radii of rightly classified inputs.
 
-    ``reach``, float64 (k, 2), holds radii and shares of images that could reach them, None if all were drawn.
+    ``reach``, float64 (k, 2), holds radii and shares of inputs that could reach them, None if all were drawn.
     ``alpha``, ``gate`` and ``standard_temperature`` are as of `CertifiedAccuracy`.
     """
 
     classifier: str
     certificate: str
     radii: FloatArray
-    images: int
+    inputs: int
     clean_accuracy: float | None
     reach: FloatArray | None = None
     alpha: float | None = None
@@ -191,25 +191,25 @@ class Curve:
 class Summary:
     """The result of a run as tables and JSON show it; None for what is unknown.
 
-    `failure_probability` is that of one image's certificate, and `sigma` None where rows come from several,
+    `failure_probability` is that of one input's certificate, and `sigma` None where rows come from several,
     or the noise is of another kind, `noise`, and `scale`.
-    `images` are those behind the figures, `planned_images` those asked for: they differ, and the result is
+    `inputs` are those behind the figures, `planned_inputs` those asked for: they differ, and the result is
     not `complete`, when interrupted.  `radii` are those of the columns, `norm` is that of all radii, which
     count `feature_scale` where there is one, and come from `converted_from` if they were proved in that norm;
-    `abstained` counts images whose class could not be established.
+    `abstained` counts inputs whose class could not be established.
     `notes` say what a reader must know, `details` what tells more, an entry a sentence or more.
     """
 
     sigma: float | None
     alpha: float
-    images: int
+    inputs: int
     failure_probability: float | None
     radii: tuple[float, ...]
     clean_accuracy: CleanAccuracy
     rows: tuple[CertifiedAccuracy, ...]
     complete: bool = True
     goal: str | None = "fixed"
-    planned_images: int | None = None
+    planned_inputs: int | None = None
     bound: str | None = "clopper-pearson"
     samples: int | None = None
     selection_samples: int | None = None
@@ -234,34 +234,34 @@ class Summary:
 
 @dataclass(frozen=True)
 class AccuracyShare:
-    """Share `correct` / `images` that are right in some sense; what it proves, its subclasses say.
+    """Share `correct` / `inputs` that are right in some sense; what it proves, its subclasses say.
 
-    ``interval`` is the two-sided 95 % Clopper-Pearson interval over images, (low, high).
+    ``interval`` is the two-sided 95 % Clopper-Pearson interval over inputs, (low, high).
     """
 
     correct: int
-    images: int
+    inputs: int
     interval: tuple[float, float]
 
     @property
     def accuracy(self) -> float:
-        """The share, NaN without images."""
-        return self.correct / self.images if self.images else float("nan")
+        """The share, NaN without inputs."""
+        return self.correct / self.inputs if self.inputs else float("nan")
 
 
 @dataclass(frozen=True)
 class EstimatedAccuracy(AccuracyShare):
-    """Share of images that are classified right, an estimate over a sample of images."""
+    """Share of inputs that are classified right, an estimate over a sample of inputs."""
 
 
 @dataclass(frozen=True)
 class AttackedAccuracy(EstimatedAccuracy):
-    """Share of images that are right under attack: an upper bound of robust accuracy, never a certificate."""
+    """Share of inputs that are right under attack: an upper bound of robust accuracy, never a certificate."""
 
 
 @dataclass(frozen=True)
 class CertifiedShare(AccuracyShare):
-    """Share of images that are right and certified at a radius; made of certifications alone.
+    """Share of inputs that are right and certified at a radius; made of certifications alone.
 
-    Each image's certificate has its own failure probability; the interval is over images.
+    Each input's certificate has its own failure probability; the interval is over inputs.
     """

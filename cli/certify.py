@@ -49,7 +49,7 @@ from .studies import near
 CERTIFY = """\b
 Examples:
   certmix certify --sigma 0.5 --alpha 0.76
-  certmix certify --sigma 0.25 --alpha 0.9 --images all --samples 10000
+  certmix certify --sigma 0.25 --alpha 0.9 --inputs all --samples 10000
   certmix certify --sigma 0.5 --alpha 0.76 --data my.npz \\
       --standard nets.py:accurate --standard-weights accurate.safetensors \\
       --robust nets.py:noisy --robust-weights noisy.safetensors
@@ -58,8 +58,8 @@ Examples:
       --alpha 0.76 --robust nets.py:one_lipschitz
   certmix certify --noise bands --patch 5 --alpha 0.76
   certmix certify --noise splitting --scale 0.5 --alpha 0.76
-  certmix certify --sigma 0.5 --alpha 0.76 --images all --workers 8
-  certmix certify --sigma 0.5 --alpha 0.76 --images all --shard 2/16
+  certmix certify --sigma 0.5 --alpha 0.76 --inputs all --workers 8
+  certmix certify --sigma 0.5 --alpha 0.76 --inputs all --shard 2/16
 
 An input counts as certified at radius r when the robust classifier's class is
 right and proved not to change within distance r. Repeating the command
@@ -72,7 +72,7 @@ OF_CERTIFICATES = Option(
     "lipschitz-constant draw no samples.",
     choices=(*CERTIFICATES, "margin", "lipschitz-constant"), shown="all that sample",
 )  # fmt: skip
-IMAGES = Option(
+INPUTS = Option(
     "How many inputs, spread over the data; of a population, the most draws.", metavar="N|all",
     shown="100; of a population as many as there are",
 )  # fmt: skip
@@ -82,7 +82,7 @@ COMPILE = {"auto": None, "on": True, "off": False}
 @click.command("certify", epilog=CERTIFY)
 @options(
     CertifyRequest, Margin, GivenConstant, Enumerated, Population, Sources, required=("alpha",),
-    certificates=OF_CERTIFICATES, images=IMAGES, samples="10,000; 1,000 of a population",
+    certificates=OF_CERTIFICATES, inputs=INPUTS, samples="10,000; 1,000 of a population",
 )  # fmt: skip
 @DEVICE
 @MODEL_TIMEOUT
@@ -206,11 +206,11 @@ def reproduce(run: Path, output: Path | None, device: str, **given: Any) -> int:
 
 PLAN = """\b
 Examples:
-  certmix plan --images 50000 --samples 100000 --throughput 5000
-  certmix plan --scenario imagenet --sigma 0.5 --images 50000 --samples 100000 \\
+  certmix plan --inputs 50000 --samples 100000 --throughput 5000
+  certmix plan --scenario imagenet --sigma 0.5 --inputs 50000 --samples 100000 \\
       --throughput 5000 --workers 8 --price-per-hour 2
-  certmix plan --like runs/small --images 10000 --workers 16
-  certmix plan --noise splitting --images 10000 --throughput 5000
+  certmix plan --like runs/small --inputs 10000 --workers 16
+  certmix plan --noise splitting --inputs 10000 --throughput 5000
 
 Throughput is noisy samples (forward passes) a second of one worker. --like RUN
 takes it from the run's records, with the inputs' difficulty and --samples, and
@@ -219,7 +219,7 @@ prints it: make a small run first.
 
 
 @click.command("plan", epilog=PLAN)
-@click.option("--images", type=int, default=10_000, help="Inputs of the run.")
+@click.option("--inputs", type=int, default=10_000, help="Inputs of the run.")
 @options(
     CertifyRequest,
     only=("sigma", "noise", "scale", "alpha", "samples", "radii", "selection_samples"),
@@ -230,7 +230,7 @@ prints it: make a small run first.
 @click.option("--throughput", type=float, help="Samples a second of one worker.  [default: that of --like]")
 @click.option(
     "--columns", type=click.IntRange(1), metavar="N",
-    help="--noise bands: columns of the images, each of which begins a band.  [default: those of --like]",
+    help="--noise bands: columns of the inputs, each of which begins a band.  [default: those of --like]",
 )  # fmt: skip
 @click.option("--workers", type=int, default=1, help="How many share the work.")
 @click.option("--price-per-hour", type=float, help="What one worker costs in an hour, in any currency.")
@@ -245,7 +245,7 @@ prints it: make a small run first.
 @click.option("--classes", type=int, help="Classes of the data.  [default: those of --like or --scenario]")
 @format_option("table", "json")
 def plan(
-    like: Path | None, scenario: str | None, format_: str, images: int, throughput: float | None,
+    like: Path | None, scenario: str | None, format_: str, inputs: int, throughput: float | None,
     workers: int, price_per_hour: float | None, classes: int | None, columns: int | None, **asked: Any,
 ) -> int:  # fmt: skip
     """Estimate hours, cost, disk and memory of a certification.
@@ -255,10 +255,10 @@ def plan(
     published log, or of a scenario. All assumptions are printed.
     """
     from certmix.certification.plan import cases_of, plan, plan_cases, truth_of
-    from certmix.certification.plan import scenario as images_of
+    from certmix.certification.plan import scenario as inputs_of
     from certmix.certification.stored import Reading, is_enumerated
 
-    work: dict[str, Any] = {"images": images, "throughput": throughput, "workers": workers}
+    work: dict[str, Any] = {"inputs": inputs, "throughput": throughput, "workers": workers}
     work["price_per_hour"] = price_per_hour
     sigma, noise, scale = (asked.pop(name, None) for name in ("sigma", "noise", "scale"))
     if noise in ENUMERATED or (like is not None and like.is_dir() and is_enumerated(like)):
@@ -275,7 +275,7 @@ def plan(
         truth, smoothing, own = truth_of(like, Reading(sigma, noise=noise, scale=scale))
     elif noise in (None, GAUSSIAN):
         smoothing, own = Smoothing.of(sigma or scale or 0.5), None
-        truth = images_of(scenario or "imagenet", smoothing.scale)
+        truth = inputs_of(scenario or "imagenet", smoothing.scale)
     else:
         raise ParameterError(
             f"noise = {noise}: published inputs are of gaussian noise: give --like RUN or LOG"
@@ -310,10 +310,10 @@ def _text(found: Any) -> str:
         told = Smoothing(found.noise, found.scale).told
         what = f"at most {found.samples:,} samples each, {told}, alpha {found.alpha:g}"
     lines = [
-        f"{found.images:,} inputs, {what}, {found.classes:,} classes",
+        f"{found.inputs:,} inputs, {what}, {found.classes:,} classes",
         f"{found.workers:,} x {found.throughput:,.0f} samples a second",
         "",
-        f"{'--goal':8}{'samples an image':>18}{'in total':>11}{'hours':>11}{'cost':>11}{'disk':>10}"
+        f"{'--goal':8}{'samples an input':>18}{'in total':>11}{'hours':>11}{'cost':>11}{'disk':>10}"
         f"{'memory':>10}",
     ]
     for goal in found.goals:

@@ -122,6 +122,10 @@ def _main() -> None:
             click.echo(f"Error: {error}", err=True)
             sys.exit(2)
         except click.ClickException as error:
+            if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+                meant = error.option_name.replace("images", "inputs")
+                if any(meant in known.opts for known in error.ctx.command.params):
+                    error = click.NoSuchOption(error.option_name, possibilities=[meant], ctx=error.ctx)
             error.show()
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt) as error:

@@ -40,7 +40,7 @@ FIT = """\b
 Examples:
   certmix nuts fit --output mix
   certmix nuts fit --output mix --beta 0.95            (a second: margins are kept)
-  certmix nuts fit --data cifar-10-batches-bin --images 1000 --output mix
+  certmix nuts fit --data cifar-10-batches-bin --inputs 1000 --output mix
   certmix nuts fit --logits mix/logits.npz --clamp relu
   certmix nuts fit --certified --at-radius 0.5 --sigma 0.5 --output proved
   certmix nuts fit --published cifar100 --standard nets.py:g --robust nets.py:h --output mix
@@ -53,7 +53,7 @@ The mix then answers to the name nuts:mix, for example
 OF_PUBLISHED = {*OF_STANDARD, *OF_ROBUST, "crop", "copy_weights"}
 OF_LOGITS = {"beta", "clamp", "preset", "grid", "quantile", "rival", "conditional", "standard_temperature"}
 
-SHARED = ("clamp", "preset", "grid", "copy_weights", "images", "seed", "precision", "batch_size")
+SHARED = ("clamp", "preset", "grid", "copy_weights", "inputs", "seed", "precision", "batch_size")
 """What a certified fit takes as any fit does."""
 
 
@@ -79,7 +79,7 @@ SHARED = ("clamp", "preset", "grid", "copy_weights", "images", "seed", "precisio
 )  # fmt: skip
 @options(CertifiedRequest, leave=SHARED)
 @options(Sources, only=OF_NOISE)
-@study_options(steps=50, leave=("attack",), images="200")
+@study_options(steps=50, leave=("attack",), inputs="200")
 def fit(
     published: str | None, certified: bool, logits: Path | None, full_strength: bool, **given: Any
 ) -> int:
@@ -150,7 +150,7 @@ def _flag(name: str) -> str:
 EVALUATE = """\b
 Examples:
   certmix nuts evaluate mix
-  certmix nuts evaluate mix --images all --queries 5000 --plain-alphas 0.6,0.7,0.8,0.9
+  certmix nuts evaluate mix --inputs all --queries 5000 --plain-alphas 0.6,0.7,0.8,0.9
 """
 
 
@@ -168,7 +168,7 @@ Examples:
     "--r-d-sweep", "r_d_sweep", type=NUMBERS, default="0,0.3,0.6,0.9",
     help="Obfuscation check: transfer attacks with these r_d.",
 )  # fmt: skip
-@click.option("--sweep-images", type=int, default=50, help="On so many of the inputs.")
+@click.option("--sweep-inputs", type=int, default=50, help="On so many of the inputs.")
 @click.option("--autoattack", is_flag=True, help="Run pyautoattack's standard suite through the bypass too.")
 @study_options(steps=20, leave=("attack", *OF_STANDARD, *OF_ROBUST))
 def evaluate(mix: Path, **given: Any) -> int:

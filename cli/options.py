@@ -50,7 +50,7 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise ParameterError(f"{text!r} is not a list of numbers: {wanted}") from None
 
 
-def _images(text: str) -> int | str:
+def _inputs(text: str) -> int | str:
     if text == "all":
         return text
     try:
@@ -61,7 +61,7 @@ def _images(text: str) -> int | str:
 
 NUMBER = Parsed("R", _number)
 NUMBERS = Parsed("R,R,...", _numbers)
-IMAGES = Parsed("N|all", _images)
+INPUTS = Parsed("N|all", _inputs)
 _TYPES: dict[Any, Any] = {
     int: click.INT, float: NUMBER, tuple[float, ...]: NUMBERS,
     str: click.STRING, tuple[str, ...]: click.STRING,
@@ -131,7 +131,7 @@ def _option(name: str, several: list[Field], changed: Any, required: bool) -> Ca
     if first.option.parse is not None:
         kind: Any = Parsed(first.option.metavar or "TEXT", first.option.parse)
     elif not lazy and first.plain is int and "all" in names:
-        kind = IMAGES
+        kind = INPUTS
     elif names:
         kind = Names(names, first.option.read)
     else:

@@ -286,11 +286,11 @@ def _lines(one: Any, assumed: set[str]) -> list[str]:
         facts.append(f"  plots: not looked at; certmix verify {one.source} checks them")
     findings = []
     for finding in one.findings:
-        more = " ..." if finding.count > len(finding.images) else ""
-        images = f" (idx {', '.join(map(str, finding.images))}{more})"
+        more = " ..." if finding.count > len(finding.inputs) else ""
+        inputs = f" (idx {', '.join(map(str, finding.inputs))}{more})"
         findings.append(
             f"{'!' if finding.changes_table else '-'} {finding.check}: {finding.message}"
-            f"{images if finding.images else ''}; {finding.remedy}"
+            f"{inputs if finding.inputs else ''}; {finding.remedy}"
         )
     return [f"{one.source}: {one.kind}", *facts, *(findings or ["  nothing found"])]
 
@@ -308,7 +308,7 @@ def _shown(value: Any) -> str:
 REPORT = """\b
 Examples:
   certmix report runs/RUN
-  certmix report runs/RUN --output report.html --title "Sigma 0.5" --images 12
+  certmix report runs/RUN --output report.html --title "Sigma 0.5" --inputs 12
   certmix report runs/A runs/B --output comparison.html
 
 The page is one file that needs no network: curves, tables, pictures and how
@@ -324,20 +324,20 @@ the run was made. It can be sent, printed, and opened on a phone.
 )  # fmt: skip
 @click.option("--title", help="Heading of the page.  [default: what it is about]")
 @click.option(
-    "--images", type=int, default=6, metavar="N",
+    "--inputs", type=int, default=6, metavar="N",
     help="Inputs of each group: largest radii, smallest radii, not certified. 0 for none.",
 )  # fmt: skip
-def report(runs: tuple[Path, ...], output: Path | None, title: str | None, images: int) -> int:
+def report(runs: tuple[Path, ...], output: Path | None, title: str | None, inputs: int) -> int:
     """Make one self-contained HTML page of a run, or of several to compare.
 
     RUN is the folder of a certification run or of an empirical study. Nothing
     is sampled and no model is loaded.
     """
     if all(is_smoothed(run) is None for run in runs):
-        refuse_unused(["images"], "is for runs of certify")
+        refuse_unused(["inputs"], "is for runs of certify")
     from certmix.page import write_report
 
-    out(str(write_report(runs, output, title=title, images=images)))
+    out(str(write_report(runs, output, title=title, inputs=inputs)))
     return 0
 
 

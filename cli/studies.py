@@ -104,10 +104,10 @@ def near(folder: Path) -> Path:
 ATTACK = """\b
 Examples:
   certmix attack
-  certmix attack --attack apgd-ce --steps 100 --robust nets.py:mine --images all
+  certmix attack --attack apgd-ce --steps 100 --robust nets.py:mine --inputs all
   certmix attack --alpha 0.76 --attack square --steps 1000
   certmix attack --alpha 0.76 --standard-temperature 0 --attack apgd-ce
-  certmix attack --attack autoattack --images 20 --save adversarial.npz
+  certmix attack --attack autoattack --inputs 20 --save adversarial.npz
 
 autoattack takes a while and needs the package pyautoattack (pip install pyautoattack).
 """
@@ -138,7 +138,7 @@ def attack(alpha: float | None, save: Path | None, **given: Any) -> int:
 MIX_SWEEP = """\b
 Examples:
   certmix mix-sweep
-  certmix mix-sweep --alphas 0.5,0.6,0.7,0.8,0.9,1 --images all --attack apgd-ce --steps 50
+  certmix mix-sweep --alphas 0.5,0.6,0.7,0.8,0.9,1 --inputs all --attack apgd-ce --steps 50
   certmix mix-sweep --norm l2 --eps 0.5 --standard nets.py:accurate --robust nets.py:robust
 
 Repeating the command resumes an interrupted sweep; other alphas and more
@@ -165,7 +165,7 @@ def mix_sweep(alphas: tuple[float, ...] | None, **given: Any) -> int:
 COMPARE_TRUST = """\b
 Examples:
   certmix compare-trust
-  certmix compare-trust --trust all --norm linf --norm l2 --images all
+  certmix compare-trust --trust all --norm linf --norm l2 --inputs all
 
 Terms with gradients are attacked through second derivatives, which is dear:
 the first command takes minutes on two cores, the second one hours.
@@ -209,12 +209,12 @@ def compare_trust(norms: tuple[str, ...], **given: Any) -> int:
 CONFIDENCE = """\b
 Examples:
   certmix confidence
-  certmix confidence --images all --robust robustbench:Gowal2020Uncovering_70_16_extra
+  certmix confidence --inputs all --robust robustbench:Gowal2020Uncovering_70_16_extra
 """
 
 
 @click.command("confidence", epilog=CONFIDENCE)
-@study_options(steps=20, images="200")
+@study_options(steps=20, inputs="200")
 def confidence(**given: Any) -> int:
     """Show how sure both classifiers are when right or wrong, clean or attacked.
 
@@ -230,7 +230,7 @@ def confidence(**given: Any) -> int:
 LIPSCHITZ = """\b
 Examples:
   certmix lipschitz
-  certmix lipschitz --norm l2 --steps 100 --restarts 5 --images all
+  certmix lipschitz --norm l2 --steps 100 --restarts 5 --inputs all
   certmix lipschitz --of logits --ratio yang
   certmix lipschitz --check 1 --of logits --norm l2 --robust nets.py:mine
 
@@ -255,7 +255,7 @@ Examples:
     "--check", type=float, default=None, metavar="L",
     help="Look for points that contradict the global constant L.",
 )  # fmt: skip
-@study_options(steps=20, leave=("attack", *OF_STANDARD), images="20", restarts="2")
+@study_options(steps=20, leave=("attack", *OF_STANDARD), inputs="20", restarts="2")
 def lipschitz(of: str, ratio: str | None, check: float | None, **given: Any) -> int:
     """Estimate local Lipschitz constants of the robust classifier by search.
 

@@ -248,7 +248,7 @@ def check(file: Path) -> int:
     from certmix.verification.judge import most_that_can_be_shown
 
     read = read_guarantee(file)
-    images, terms = read.request.images, read.terms
+    inputs, terms = read.request.inputs, read.terms
     bounds = terms.sharing(read.requirements)
     missed = terms.missed(bounds)
     each = any(one.member == "" for one in read.requirements)
@@ -262,13 +262,13 @@ def check(file: Path) -> int:
         click.echo(f"Samples: a first verification draws at most {read.most_samples:,}{spend}.", err=True)
     for requirement in read.requirements:
         out(str(requirement))
-        if requirement.is_share and requirement.side != "value" and isinstance(images, int):
+        if requirement.is_share and requirement.side != "value" and isinstance(inputs, int):
             certified = requirement.quantity != "clean_accuracy"
             delta = getattr(read.request, "failure_probability", 0.0) if certified else 0.0
-            most = most_that_can_be_shown(images, missed, delta)
+            most = most_that_can_be_shown(inputs, missed, delta)
             if requirement.threshold > most:
                 click.echo(
-                    f"Warning: {requirement}: with {images} inputs no lower bound exceeds {most:.4f}: "
+                    f"Warning: {requirement}: with {inputs} inputs no lower bound exceeds {most:.4f}: "
                     "take more inputs, or judge it on value",
                     err=True,
                 )
@@ -278,7 +278,7 @@ def check(file: Path) -> int:
 FALSIFY = """\b
 Examples:
   certmix falsify runs/RUN
-  certmix falsify runs/RUN --images all --alpha 1 --samples 100000
+  certmix falsify runs/RUN --inputs all --alpha 1 --samples 100000
   certmix falsify --replay runs/RUN/falsify/finding-40-exact-alpha0.76-seed0.json
   certmix falsify --replay FINDING.json --seed 7
 

@@ -13,18 +13,18 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def outside(points: Tensor, images: Tensor, norm: str, eps: float, box=(0.0, 1.0)) -> list[int]:
-    """Return the images whose point leaves the ball, in float64, or the box, or is no number."""
-    moved = (points.double() - images.double()).flatten(1).numpy()
+def outside(points: Tensor, inputs: Tensor, norm: str, eps: float, box=(0.0, 1.0)) -> list[int]:
+    """Return the inputs whose point leaves the ball, in float64, or the box, or is no number."""
+    moved = (points.double() - inputs.double()).flatten(1).numpy()
     size = np.array([np.linalg.norm(row, ORDERS[norm]) for row in moved])
     rows = points.flatten(1)
     kept = ((rows >= box[0]) & (rows <= box[1])).all(1).numpy()
     return [int(i) for i in np.flatnonzero(~((size <= eps) & kept))]
 
 
-def best_offset(slope: np.ndarray, image: np.ndarray, norm: str, eps: float, box=(0.0, 1.0)) -> np.ndarray:
+def best_offset(slope: np.ndarray, input: np.ndarray, norm: str, eps: float, box=(0.0, 1.0)) -> np.ndarray:
     """Return the offset in ball and box that maximises a linear function with nonzero slopes."""
-    room = np.where(slope > 0, box[1] - image, image - box[0])
+    room = np.where(slope > 0, box[1] - input, input - box[0])
     if norm == "linf":
         size = np.minimum(eps, room)
     elif norm == "l1":
@@ -52,7 +52,7 @@ def linear(weight, bias=0.0, dtype=torch.float64) -> nn.Module:
 
 
 def small_net(classes: int = 5, seed: int = 0, dtype=torch.float32) -> nn.Module:
-    """Return a random convolutional net for images (3, 8, 8), in evaluation mode."""
+    """Return a random convolutional net for inputs (3, 8, 8), in evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = nn.Sequential(
@@ -62,8 +62,8 @@ def small_net(classes: int = 5, seed: int = 0, dtype=torch.float32) -> nn.Module
     return net.to(dtype).eval()
 
 
-def small_images(count: int, seed: int = 0, dtype=torch.float32) -> Tensor:
-    """Return random images (count, 3, 8, 8) in [0, 1], some inputs on its edge."""
+def small_inputs(count: int, seed: int = 0, dtype=torch.float32) -> Tensor:
+    """Return random inputs (count, 3, 8, 8) in [0, 1], some inputs on its edge."""
     drawn = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) * 1.2 - 0.1
     return drawn.clamp(0, 1).to(dtype)
 

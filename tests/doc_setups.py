@@ -37,10 +37,10 @@ def small_net(seed: int, shape: tuple[int, ...] = (3, 32, 32), classes: int = 10
 
 
 def models(problem: Any, names: Names) -> None:
-    """Two small nets, four images with labels."""
+    """Two small nets, four inputs with labels."""
     names.update(standard=small_net(0), robust=small_net(1), model=small_net(1), net=small_net(1))
-    names["images"] = torch.rand((4, 3, 32, 32), generator=torch.Generator().manual_seed(0))
-    names["labels"] = names["model"](names["images"]).argmax(1)
+    names["inputs"] = torch.rand((4, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    names["labels"] = names["model"](names["inputs"]).argmax(1)
     names.update(torch=torch, MixedClassifier=certmix.MixedClassifier)
 
 
@@ -48,7 +48,7 @@ def certified(problem: Any, folder: str | None) -> certmix.CertifyResult:
     nets = f"{problem.folder / 'nets.py'}:linear"
     return certmix.certify(
         sigma=0.25, alpha=0.76, data=str(problem.folder / "points.npz"), standard=nets, robust=nets, samples=200,
-        images="all", output=folder,
+        inputs="all", output=folder,
     )  # fmt: skip
 
 
@@ -95,8 +95,8 @@ def flowers(problem: Any, names: Names) -> None:
         Image.new("RGB", (300, 260)).save(path)
 
 
-def images(problem: Any, names: Names) -> None:
-    """One file of images."""
+def inputs(problem: Any, names: Names) -> None:
+    """One file of inputs."""
     np.savez("all.npz", inputs=np.zeros((600, 2, 2, 3), np.uint8), labels=np.arange(600) % 3)
 
 
@@ -152,7 +152,7 @@ SETUPS: dict[str, Callable[[Any, Names], None]] = {
     "README.md": models,
     "attacks.md": models,
     "data.md": flowers,
-    "howto-compromise.md": images,
+    "howto-compromise.md": inputs,
     "howto-http.md": service,
     "howto-logs.md": log,
     "howto-onnx.md": iris,
@@ -167,7 +167,7 @@ SETUPS: dict[str, Callable[[Any, Names], None]] = {
 }
 
 SHORTER = {
-    "README.md": [("(images, labels), sigma=0.5", "(images, labels), samples=100, sigma=0.5")],
+    "README.md": [("(inputs, labels), sigma=0.5", "(inputs, labels), samples=100, sigma=0.5")],
     "local-lipschitz.md": [("steps=20, restarts=2", "steps=2, restarts=1")],
 }
 """What is replaced in an example to make it quick."""

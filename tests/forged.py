@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import certmix
-from certmix.runs import ImageRecord, Store
+from certmix.runs import InputRecord, Store
 from certmix.sampling.ballots import LEVELS, Ballots
 
 NETS = '''
@@ -67,7 +67,7 @@ def sources(folder: Path) -> dict[str, str]:
 
 def certified(folder: Path, named: dict[str, Any], sigma: float | None = 0.25, **options: Any) -> Path:
     """Run (or resume) a certification in a folder; return the folder."""
-    defaults: dict[str, Any] = {"images": 10, "device": "cpu"}
+    defaults: dict[str, Any] = {"inputs": 10, "device": "cpu"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         certmix.certify(
@@ -97,8 +97,8 @@ def sql(run: Path, statement: str, *values: Any) -> list[Any]:
     return rows
 
 
-def images_in(database: Path) -> int:
-    """Count the images of which a database, perhaps being written, holds samples."""
+def inputs_in(database: Path) -> int:
+    """Count the inputs of which a database, perhaps being written, holds samples."""
     if not database.exists():
         return 0
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as db:
@@ -108,25 +108,25 @@ def images_in(database: Path) -> int:
             return 0
 
 
-def records(run: Path, *, ballots: bool = False) -> dict[int, ImageRecord]:
-    """Return what was sampled of each image."""
+def records(run: Path, *, ballots: bool = False) -> dict[int, InputRecord]:
+    """Return what was sampled of each input."""
     with closing(Store(run / "numbers.sqlite", read_only=True)) as store:
-        return store.images(ballots=ballots)
+        return store.inputs(ballots=ballots)
 
 
 def edit_record(run: Path, index: int, **changes: Any) -> None:
-    """Change fields of one image's record; its looks are replaced as a whole."""
+    """Change fields of one input's record; its looks are replaced as a whole."""
     with closing(Store(run / "numbers.sqlite")) as store:
-        changed = replace(store.images(ballots=True)[index], **changes)
+        changed = replace(store.inputs(ballots=True)[index], **changes)
         if changes.keys() & {"selection", "estimation"} and not changed.scores:  # a forger is consistent
             chosen = _as_sure(changed.selection, changed.selection_ballots)
             changed = replace(changed, ballots=_cast(changed), selection_ballots=chosen)
         for kind in ("votes", "ballots"):
             sql(run, f"DELETE FROM cells WHERE idx = ? AND cell GLOB '{kind}@*'", index)
-        store.write_images([changed])
+        store.write_inputs([changed])
 
 
-def _cast(record: ImageRecord) -> dict[int, Ballots]:
+def _cast(record: InputRecord) -> dict[int, Ballots]:
     """Return ballots of changed votes, look by look as sure as those that were."""
     found, before, cast = {}, np.zeros_like(record.selection), Ballots.of([])
     for n, votes in sorted(record.estimation.items()):
@@ -147,7 +147,7 @@ def _as_sure(votes: np.ndarray, like: Ballots | None) -> Ballots:
 
 
 def edit_vectors(run: Path, cell: str, edit: Callable[[Any], Any], at: Sequence[int] | None = None) -> None:
-    """Change the vectors of a cell, of all images or of some."""
+    """Change the vectors of a cell, of all inputs or of some."""
     with closing(Store(run / "numbers.sqlite")) as store:
         for index in sorted(store.known(cell)) if at is None else at:
             store.write(cell, [index], [edit(store.read(cell, [index])[0].copy())])
@@ -156,7 +156,7 @@ def edit_vectors(run: Path, cell: str, edit: Callable[[Any], Any], at: Sequence[
 def edit_counts(
     run: Path, edit: Callable[[dict[str, Any], dict[str, Any]], object], at: Sequence[int] | None = None
 ) -> None:
-    """Change selection and estimation (by number of samples), class -> votes, of all images or of some."""
+    """Change selection and estimation (by number of samples), class -> votes, of all inputs or of some."""
     for index, record in records(run).items():
         if at is not None and index not in at:
             continue
@@ -188,7 +188,7 @@ def inflate(votes: dict[str, int], share: float = 1.0, top: str | None = None) -
 
 
 def more_votes(run: Path, share: float, after: int = 0, at: Sequence[int] | None = None) -> None:
-    """Give the selected class a share more of the votes of samples after so many, of all images or of some."""
+    """Give the selected class a share more of the votes of samples after so many, of all inputs or of some."""
 
     def edit(selection: dict[str, int], looks: dict[str, Any]) -> None:
         top, before = max(selection, key=lambda label: selection[label]), 0
@@ -206,7 +206,7 @@ def more_votes(run: Path, share: float, after: int = 0, at: Sequence[int] | None
 
 
 def swap(run: Path, one: int, other: int) -> None:
-    """Exchange all counts of two images; index, label, checksum and what is lost to the grid stay."""
+    """Exchange all counts of two inputs; index, label, checksum and what is lost to the grid stay."""
     found = records(run)
     for index, rival in ((one, found[other]), (other, found[one])):
         edit_record(run, index, selection=rival.selection, estimation=rival.estimation, scores=rival.scores)

@@ -44,13 +44,13 @@ def pair(gap: float = 0.0) -> nn.Module:
 
 
 def smoothed(depth: FloatArray, gap: float = 0.0) -> FloatArray:
-    """h (m, 3) at images whose u.(x - 1/2) is -sigma * depth."""
+    """h (m, 3) at inputs whose u.(x - 1/2) is -sigma * depth."""
     own, rival = ndtr(depth), ndtr(-depth - gap / SIGMA)
     return np.stack([own, rival, np.maximum(0.0, 1 - own - rival)], 1)
 
 
-def images(depth: FloatArray, seed: int) -> torch.Tensor:
-    """Images (m, *SHAPE), float32, at these depths within class 0, otherwise random."""
+def inputs(depth: FloatArray, seed: int) -> torch.Tensor:
+    """Inputs (m, *SHAPE), float32, at these depths within class 0, otherwise random."""
     u = normal()
     drawn = np.random.default_rng(seed).random((len(depth), len(u)))
     along = (drawn - 0.5) @ u
@@ -156,7 +156,7 @@ def attack(
     request: FalsifyRequest | None = None,
     model: nn.Module | None = None,
 ) -> Falsification:
-    """Certify `count` images by a pipeline on fresh votes, and attack the certificates.
+    """Certify `count` inputs by a pipeline on fresh votes, and attack the certificates.
 
     Votes are drawn from the closed form, the attack's own from the network.
     """
@@ -167,10 +167,10 @@ def attack(
     chosen, radius = pipeline(votes)
     kept = [Claim(i, int(chosen[i]), float(radius[i])) for i in range(count) if radius[i] > 0]
     claims = Claims("exact", alpha, "l2", Smoothing.of(SIGMA), delta, count, tuple(kept), seed=seed)
-    inputs = images(depth, seed)
+    points = inputs(depth, seed)
     target = Target(model or pair(gap), 3, torch.device("cpu"))
     asked = request or FalsifyRequest(steps=4, copies=16, seed=seed)
-    attacked = attack_claims(target, claims, lambda claim: inputs[claim.index], asked)
+    attacked = attack_claims(target, claims, lambda claim: points[claim.index], asked)
     return Falsification("half-spaces", claims, asked, attacked)
 
 
@@ -181,7 +181,7 @@ def true_margin(depth: float, moved: float, gap: float = 0.0) -> float:
 
 
 def true_radius(depth: float, alpha: float, gap: float = 0.0) -> float:
-    """The distance within which no g flips the mix at an image of class 0, by bisection; 0 if there is none.
+    """The distance within which no g flips the mix at an input of class 0, by bisection; 0 if there is none.
 
     The margins depend on the distance along u alone.  Without gap it is
     sigma (depth - Phi^-1(1 / (2 alpha))).

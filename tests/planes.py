@@ -35,6 +35,6 @@ def run(**options) -> certmix.CertifyResult:
     """Certify five points with two classes, a fixed 400 samples each, in memory."""
     defaults = dict(
         sigma=0.5, alpha=0.76, data=points(INPUTS, LABELS), standard=plane(NET), robust=plane(NET),
-        samples=400, images="all", goal="fixed",
+        samples=400, inputs="all", goal="fixed",
     )  # fmt: skip
     return certmix.certify(**{**defaults, **options})

@@ -13,22 +13,22 @@ from forged import edit_counts, edit_json, edit_record, edit_vectors, records, s
 from certmix.certification.evaluate import evaluate
 
 Plant = Callable[[Path, int], object]
-"""Plants a fault in the folder of a run, where it needs an image in this one."""
+"""Plants a fault in the folder of a run, where it needs an input in this one."""
 
 
 def counts(edit: Callable[[Any, Any], object]) -> Plant:
-    """Change the counts of the image."""
-    return lambda run, image: edit_counts(run, edit, [image])
+    """Change the counts of the input."""
+    return lambda run, input: edit_counts(run, edit, [input])
 
 
 def described(edit: Callable[[Any], object]) -> Plant:
     """Change run.json."""
-    return lambda run, image: edit_json(run / "run.json", edit)
+    return lambda run, input: edit_json(run / "run.json", edit)
 
 
 def recorded(**changes: Any) -> Plant:
-    """Change the record of the image."""
-    return lambda run, image: edit_record(run, image, **changes)
+    """Change the record of the input."""
+    return lambda run, input: edit_record(run, input, **changes)
 
 
 def moved(selection: Any, looks: Any) -> None:
@@ -41,9 +41,9 @@ def one_more(_: Any, looks: Any) -> None:
     looks["200"]["0"] = looks["200"].get("0", 0) + 1
 
 
-def other_standard(run: Path, image: int) -> None:
+def other_standard(run: Path, input: int) -> None:
     [cell] = [name for (name,) in sql(run, "SELECT DISTINCT cell FROM cells WHERE cell GLOB 'standard *'")]
-    edit_vectors(run, cell, lambda row: np.array([0.2, 0.8, 0.0]), [image])
+    edit_vectors(run, cell, lambda row: np.array([0.2, 0.8, 0.0]), [input])
 
 
 def checksums(of: str) -> Plant:
@@ -79,10 +79,10 @@ TAMPERED = {
     "fixed": (described(lambda d: d["request"].update(goal="fixed", samples=1000)),
               "fixed design", "sequential looks"),
     "sigma": (described(lambda d: d["request"].update(sigma=0.5)), "identity", "identity says sigma = 0.25"),
-    "label": (lambda run, image: edit_record(run, image, label=(records(run)[image].label + 1) % 3),
+    "label": (lambda run, input: edit_record(run, input, label=(records(run)[input].label + 1) % 3),
               "labels", "the run says"),
-    "an input too many": (lambda run, image: sql(run, "INSERT INTO cells SELECT cell, 99, dtype, data "
-                                                      "FROM cells WHERE idx = ?", image), "labels", "input 99 is stored"),
+    "an input too many": (lambda run, input: sql(run, "INSERT INTO cells SELECT cell, 99, dtype, data "
+                                                      "FROM cells WHERE idx = ?", input), "labels", "input 99 is stored"),
     "standard outputs": (other_standard, "standard model logits", "is not the model of the run"),
 }  # fmt: skip
 """Fault -> how it is planted in a run of several looks, the check that must fail, and what it must say."""

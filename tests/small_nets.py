@@ -72,8 +72,8 @@ def random_net(name: str, seed: int) -> nn.Module:
     return net.eval().requires_grad_(False)
 
 
-def images(count: int, seed: int = 0) -> Tensor:
-    """Return float32 images in [0, 1]."""
+def inputs(count: int, seed: int = 0) -> Tensor:
+    """Return float32 inputs in [0, 1]."""
     return torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(seed))
 
 
@@ -131,7 +131,7 @@ def _onto(delta: Tensor, norm: str, eps: float) -> Tensor:
 
 
 def normalised_net() -> nn.Module:
-    """Three classes of images of any size, with batch normalisation, in evaluation mode."""
+    """Three classes of inputs of any size, with batch normalisation, in evaluation mode."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),

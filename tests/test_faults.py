@@ -23,7 +23,7 @@ def test_a_planted_fault_is_found_and_an_honest_run_is_not_accused(tmp_path: Pat
 
     named = [planting.HONEST, "numbers: split", "counts, published anew: 3 % more votes everywhere"]
     asked = VerifyRequest(device="cpu", resample=2, resample_samples=300, run_code=True)
-    found = planting.plant(named, range(1, 2), tmp_path, images=8, samples=600, goal="radius", asked=asked)
+    found = planting.plant(named, range(1, 2), tmp_path, inputs=8, samples=600, goal="radius", asked=asked)
     assert [(seen.seeds, seen.caught, seen.unchecked) for seen in found.values()] == [
         (1, 0, 0),
         (1, 1, 0),

@@ -67,7 +67,7 @@ def certmix(*words, **more):
 
 
 def certify(problem, *more):
-    few = ("--images", 1, "--samples", 200, "--output", "run")
+    few = ("--inputs", 1, "--samples", 200, "--output", "run")
     model = ("--robust", "net.py:net", "--standard", "none")
     return "certify", *problem.options, *model, *few, *more
 
@@ -77,7 +77,7 @@ def test_what_models_print_goes_to_stderr(problem, how):
     (problem.folder / "net.py").write_text(NOISY)
     done = certmix(*certify(problem, *how, "--format", "json"), cwd=problem.folder)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["images"] == 1
+    assert json.loads(done.stdout)["inputs"] == 1
     for told in ("when made", "of Python", "past Python's stream", "of the descriptor", "of C", "of a child"):
         assert f"\n{told}\n" in f"\n{done.stderr}"
 

@@ -30,7 +30,7 @@ INI = f"""
 [pytest]
 addopts = --strict-markers -W error {" ".join(OTHERS)}
 certmix_data = points.npz
-certmix_images = all
+certmix_inputs = all
 certmix_samples = 300
 certmix_sigma = 0.25
 certmix_alpha = 0.76
@@ -65,7 +65,7 @@ def test_the_marker_is_what_a_model_is_held_against(project):
         def test_holds(certmix_assert, net):
             result = certmix_assert(net)
             assert (result.summary.sigma, result.summary.alpha, result.summary.samples) == (0.25, 0.76, 300)
-            assert result.summary.images == 12
+            assert result.summary.inputs == 12
 
         @pytest.mark.certified(radius=2.0, at_least=0.7)
         def test_falls_short(certmix_assert, net):
@@ -160,7 +160,7 @@ MARKED = """
     [
         ("def test_a(certmix_certify): certmix_certify(None)", ("-o", "certmix_sigma=half"),
          "*certmix_sigma = half: write a number"),
-        ("def test_a(certmix_certify): certmix_certify(None)", ("-o", "certmix_images=some"),
+        ("def test_a(certmix_certify): certmix_certify(None)", ("-o", "certmix_inputs=some"),
          "*write a number or all"),
         (MARKED, (), "*name its values, as in radius=0.5*"),
         ("def test_a(certmix_certify, net): certmix_certify(net, alpha=0.3)", (),
@@ -192,7 +192,7 @@ def test_a_stored_run_gives_tables(project):
     project.makepyfile("""
         def test_run(certmix_run):
             summary = certmix_run(alpha=1.0, radii=(0.25, 0.5))
-            assert (summary.alpha, summary.images, summary.radii) == (1.0, 10, (0.25, 0.5))
+            assert (summary.alpha, summary.inputs, summary.radii) == (1.0, 10, (0.25, 0.5))
             assert len(summary.rows[0].certified_accuracy) == 2
     """)
     project.runpytest_inprocess("-o", "certmix_run=stored").assert_outcomes(passed=1)

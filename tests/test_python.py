@@ -38,7 +38,7 @@ def test_one_model_is_h_alone(kind):
     found = certmix.certify(
         CALLABLES[kind](), DATA, **{**HOW, **({"sigma": None} if kind == "smoothed" else {})}
     )
-    assert found.summary.alpha == 1.0 and found.summary.standard is None and found.summary.images == 5
+    assert found.summary.alpha == 1.0 and found.summary.standard is None and found.summary.inputs == 5
     assert found.summary.rows == certmix.certify(plane(NET), DATA, **HOW).summary.rows
 
 
@@ -148,9 +148,9 @@ matplotlib.interactive(True)
 """
 PLOTS = """
 import matplotlib
-from certmix.tables.figure import figure_of, image
+from certmix.tables.figure import figure_of, input
 for _ in range(2):
-    figure_of(lambda suffix: image(suffix, (3, 2), lambda figure: figure.subplots()))
+    figure_of(lambda suffix: input(suffix, (3, 2), lambda figure: figure.subplots()))
     assert matplotlib.is_interactive()
 """
 
@@ -169,9 +169,9 @@ def test_a_run_of_objects_has_no_guarantee_and_says_what_to_do(kept, tmp_path):
 
 def test_a_fit_in_memory_is_evaluated(kept):
     """No folder between fit and evaluation; tuned inputs are left out."""
-    fitted = certmix.nuts_fit(PAIR, BOX, images=2, steps=1, progress=False)
+    fitted = certmix.nuts_fit(PAIR, BOX, inputs=2, steps=1, progress=False)
     found = certmix.nuts_evaluate(
-        fitted, BOX, steps=1, queries=2, targets=1, r_d_sweep=[0.0], sweep_images=1, progress=False
+        fitted, BOX, steps=1, queries=2, targets=1, r_d_sweep=[0.0], sweep_inputs=1, progress=False
     )
     assert fitted.folder is None and "3 inputs" in found.table.settings
     assert fitted.data.mix.mixture(X).shape == (5, 2)

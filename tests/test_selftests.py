@@ -152,7 +152,7 @@ FAULTS = {
     ),
     "noise that repeats": (
         attribute(NoiseKey, "words", (7, 0, 0, 0, 0)),
-        test_sampling.test_votes_depend_on_seed_image_and_stream_alone, {},
+        test_sampling.test_votes_depend_on_seed_input_and_stream_alone, {},
     ),
     "a coarse expm1": (
         attribute(np, "expm1", lambda x: np.float64(honest_expm1(np.float32(x)))),

@@ -36,11 +36,11 @@ def test_a_number_with_these_digits_already_stays(whole: int, digits: int) -> No
 
 
 @given(st.integers(1, 20_000), st.data())
-def test_percent_of_a_count_encloses_the_fraction(images: int, data: st.DataObject) -> None:
-    count = data.draw(st.integers(0, images))
-    low, high = (Decimal(f(count / images)) for f in (floor_percent, ceil_percent))
-    assert low * images <= 100 * count <= high * images
-    assert high - low == (Decimal(0) if (1000 * count) % images == 0 else Decimal("0.1"))
+def test_percent_of_a_count_encloses_the_fraction(inputs: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, inputs))
+    low, high = (Decimal(f(count / inputs)) for f in (floor_percent, ceil_percent))
+    assert low * inputs <= 100 * count <= high * inputs
+    assert high - low == (Decimal(0) if (1000 * count) % inputs == 0 else Decimal("0.1"))
 
 
 @pytest.mark.parametrize(

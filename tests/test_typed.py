@@ -20,8 +20,8 @@ from certmix.studies import DEFAULTS as STUDIES
 USER = """\
 import certmix
 
-certmix.certify(sigma=0.5, alpha=0.76, images=10, radii=[0.0, 0.25], certificates="exact", data="points.npz", norm=None)
-certmix.certify(sigma=0.5, alpha=0.76, imagse=10)
+certmix.certify(sigma=0.5, alpha=0.76, inputs=10, radii=[0.0, 0.25], certificates="exact", data="points.npz", norm=None)
+certmix.certify(sigma=0.5, alpha=0.76, inptus=10)
 certmix.certify(sigma=0.5, alpha=0.76, samples="many")
 certmix.assert_certified("net.json", radius=0.1, at_least=0.5, certificate="margin", max_radius=1.0)
 certmix.assert_certified("net.json", radius=0.1, at_least=0.5, certificates="exact")
@@ -39,7 +39,7 @@ def test_signatures_hold_the_fields_of_settings(name):
     if name in ("certify", "assert_certified"):
         left = {"certificates", "robust"} if name == "assert_certified" else set()
         assert {*CertifyRequest.__struct_fields__, *Sources.__struct_fields__} - left <= set(known)
-        assert known["images"].default == (100 if name == "assert_certified" else None)
+        assert known["inputs"].default == (100 if name == "assert_certified" else None)
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -57,8 +57,8 @@ def test_defaults_are_those_of_the_command(study):
 
 
 def test_what_a_signature_lacks_is_refused():
-    with pytest.raises(ParameterError, match="did you mean images"):
-        certmix.certify(sigma=0.5, alpha=0.76, imagse=10)
+    with pytest.raises(ParameterError, match="did you mean inputs"):
+        certmix.certify(sigma=0.5, alpha=0.76, inptus=10)
 
 
 @pytest.mark.long

@@ -35,7 +35,7 @@ MODELS: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
     ((plane(NET), (X, Y[:2])), {}),
     ((plane(NET), "no/such/file"), {}),
     ((plane(NET), DATA), {"imagse": 3}),
-    ((plane(NET), DATA), {"images": -1}),
+    ((plane(NET), DATA), {"inputs": -1}),
     ((plane(NET), DATA), {"device": "tpu"}),
     ((plane(NET), DATA), {"device": 3}),
     ((plane(NET), DATA), {"seed": "x"}),

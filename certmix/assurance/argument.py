@@ -53,7 +53,7 @@ def argument_of(facts: Facts, made: Collection[str], left_out: dict[str, str]) -
 
 def _domain(facts: Facts) -> list[tuple[str, str]]:
     """Return of which inputs, and of which changes of them, something is claimed."""
-    data, sources, count = facts.described["data"], facts.described["sources"], facts.request.images
+    data, sources, count = facts.described["data"], facts.described["sources"], facts.request.inputs
     if (claim := facts.found.claim) is not None:
         where = f"{claim.population}" + (f"; {claim.domain}" if claim.domain else "")
         inputs, values, done, unit = where, claim.inputs, claim.preprocessing, f", in units of {claim.unit}"

@@ -101,7 +101,7 @@ def _properties(facts: Facts) -> list[dict[str, str]]:
     elif summary is not None:
         delta = "none: deterministic" if deterministic(summary) else summary.failure_probability
         said |= {
-            "certmix:norm": summary.norm, "certmix:inputs": summary.images,
+            "certmix:norm": summary.norm, "certmix:inputs": summary.inputs,
             "certmix:failure probability of each certificate": delta,
             "certmix:intervals": "95 %, two-sided, over inputs drawn at random, certificates taken as right",
         }  # fmt: skip
@@ -163,7 +163,7 @@ def _table_metrics(summary: Summary) -> Iterator[dict[str, Any]]:
     for who, accuracy in clean.items():
         if accuracy is not None:
             kind = "" if deterministic(summary) or who == standard else ", estimated from votes"
-            low, high = clopper_pearson.interval([round(accuracy * summary.images)], summary.images)
+            low, high = clopper_pearson.interval([round(accuracy * summary.inputs)], summary.inputs)
             yield _metric(f"clean accuracy{kind}: {who}", accuracy, float(low[0]), float(high[0]))
 
 

@@ -1,4 +1,4 @@
-"""Attacks: each one function `(model, images, labels, norm, eps, *, settings) -> adversarials`.
+"""Attacks: each one function `(model, inputs, labels, norm, eps, *, settings) -> adversarials`.
 
 What an attack does not break is not thereby robust: accuracy under it is an upper bound of robust accuracy.
 """

@@ -32,7 +32,7 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 
 
 def run(search: Search, at: Tensor, steps: int, stream: int, targets: Tensor | None = None) -> None:
-    """Take `steps` steps of Auto-PGD from a random start of the images `at`."""
+    """Take `steps` steps of Auto-PGD from a random start of the inputs `at`."""
     ball, looks, last = search.ball[at], checkpoints(steps), 0
     here = top = visit = search.start(at, stream, targets)
     previous, length, checked_loss = here.points, 2 * ball.radius, here.loss
@@ -63,7 +63,7 @@ def run(search: Search, at: Tensor, steps: int, stream: int, targets: Tensor | N
 @torch.no_grad()
 def apgd(
     model: Model,
-    images: Tensor,
+    inputs: Tensor,
     labels: Tensor,
     norm: str = "linf",
     eps: float = 8 / 255,
@@ -82,7 +82,7 @@ def apgd(
     check_count("steps", steps)
     check_count("restarts", restarts)
     name = "apgd-dlr" if loss == "dlr" else "apgd-ce"
-    search = Search(name, model, images, labels, norm, eps, loss, **common)
+    search = Search(name, model, inputs, labels, norm, eps, loss, **common)
     for restart, at in search.runs(restarts):
         run(search, at, steps, restart)
     return search.result()
@@ -96,7 +96,7 @@ apgd_dlr = partial(apgd, loss="dlr")
 @torch.no_grad()
 def apgd_targeted(
     model: Model,
-    images: Tensor,
+    inputs: Tensor,
     labels: Tensor,
     norm: str = "linf",
     eps: float = 8 / 255,
@@ -109,13 +109,13 @@ def apgd_targeted(
     """Return the best points of Auto-PGD on the targeted difference of logits ratio.
 
     The `targets` (at most all classes but the label) are those besides the label whose clean logits are
-    largest, one run each.  With early stop a run attacks the images that no earlier one broke; without it,
+    largest, one run each.  With early stop a run attacks the inputs that no earlier one broke; without it,
     losses of different targets compete.  The rest is as for `apgd`; each restart goes through all targets.
     """
     for name, value in (("targets", targets), ("steps", steps), ("restarts", restarts)):
         check_count(name, value)
-    search = Search("apgd-targeted", model, images, labels, norm, eps, "targeted-dlr", **common)
-    if len(images) == 0:
+    search = Search("apgd-targeted", model, inputs, labels, norm, eps, "targeted-dlr", **common)
+    if len(inputs) == 0:
         return search.result()
     others = search.clean_logits.double().scatter(1, search.labels[:, None], -torch.inf)
     ranked = others.argsort(stable=True, dim=1, descending=True)[:, :-1]

@@ -36,7 +36,7 @@ _DIAGNOSED = 16
 
 def autoattack(
     model: Model,
-    images: Tensor,
+    inputs: Tensor,
     labels: Tensor,
     norm: str = "linf",
     eps: float = 8 / 255,
@@ -52,12 +52,12 @@ def autoattack(
 ) -> Tensor:
     """Return the points of AutoAttack; the accuracy on them bounds robust accuracy from above.
 
-    Each attack of the ensemble takes the images that those before it left; budgets are the package's.  For
-    each image a misclassified point, or else the image; within ball and box when measured in float64.
+    Each attack of the ensemble takes the inputs that those before it left; budgets are the package's.  For
+    each input a misclassified point, or else the input; within ball and box when measured in float64.
 
     Parameters
     ----------
-    model, images, labels, norm, eps, generator
+    model, inputs, labels, norm, eps, generator
         As for `certmix.attacks.pgd`.  AutoAttack computes in float32.
     version
         ``"standard"``, ``"plus"``, ``"rand"`` (for models that draw at random), or a list of names in
@@ -66,7 +66,7 @@ def autoattack(
         Runs of the whole ensemble, and the seed of the first, drawn from the generator without one; each has
         another.  Global random states stay as they were.
     batch_size
-        Images attacked together.
+        Inputs attacked together.
     box, early_stop
         Only (0, 1) and True: AutoAttack can do nothing else.
     say
@@ -99,19 +99,19 @@ def autoattack(
     names = VERSIONS[version] if isinstance(version, str) else tuple(version)
     if not names or not set(names) <= set(ENSEMBLE):
         raise ParameterError(f"attacks {list(names)}: name one or more of {', '.join(ENSEMBLE)}")
-    check_attack("autoattack", model, images, labels, norm, eps, box)
+    check_attack("autoattack", model, inputs, labels, norm, eps, box)
     try:
         import pyautoattack
     except ImportError as error:
         raise ModelError(f"pyautoattack cannot be imported: {install('attacks')}") from error
-    labels, found, shape = labels.long(), images.detach().clone(), picture_shape(images.shape[1:])
+    labels, found, shape = labels.long(), inputs.detach().clone(), picture_shape(inputs.shape[1:])
     if len(found) == 0:
         return found
 
     def logits(pictures: Tensor) -> Tensor:
-        inputs = pictures.reshape(len(pictures), *images.shape[1:]).to(images.dtype)
-        found = call_model(model, padded(inputs, min(batch_size, len(images))))
-        return found[: len(inputs)].float().clone()  # pyautoattack writes into what it gets
+        batch = pictures.reshape(len(pictures), *inputs.shape[1:]).to(inputs.dtype)
+        found = call_model(model, padded(batch, min(batch_size, len(inputs))))
+        return found[: len(batch)].float().clone()  # pyautoattack writes into what it gets
 
     right, classes = _right(model, found, labels, batch_size)
     height, width = shape[1:]
@@ -129,30 +129,30 @@ def autoattack(
     if not names:
         raise ParameterError(f"AutoAttack {version} has no attack left for {classes} classes: use apgd-ce")
     first = int(start_seeds(1, generator)[0]) if seed is None else seed
-    with undisturbed(model, images.device, say):
+    with undisturbed(model, inputs.device, say):
         for run in range(restarts):
             at = right.nonzero().squeeze(1)
             if len(at) == 0 or eps == 0:
                 break
             if run == 0 and names != ("square",):
                 few, plain = at[:_DIAGNOSED], "apgd-ce" in names
-                health = diagnose_gradients(model, images[few], labels[few], loss="targeted-dlr", plain=plain)
+                health = diagnose_gradients(model, inputs[few], labels[few], loss="targeted-dlr", plain=plain)
                 for message in health.messages:
                     say(f"autoattack: {message}")
             ensemble = pyautoattack.AutoAttack(
-                logits, norm=norm.capitalize(), eps=eps, seed=first + run, device=images.device,
+                logits, norm=norm.capitalize(), eps=eps, seed=first + run, device=inputs.device,
                 version=version if isinstance(version, str) else "standard",
             )  # fmt: skip
             ensemble.attacks_to_run = list(names)
             for attack in (ensemble.apgd_targeted, ensemble.fab):
                 attack.n_target_classes = min(attack.n_target_classes, classes - 1)
-            pictures = images[at].reshape(len(at), *shape).float()
+            pictures = inputs[at].reshape(len(at), *shape).float()
             points, _ = ensemble.run_standard_evaluation(pictures, labels[at], batch_size=batch_size)
-            points = points.reshape(images[at].shape).to(images.dtype)
-            outside = distance(points, images[at], norm) > eps  # by rounding
+            points = points.reshape(inputs[at].shape).to(inputs.dtype)
+            outside = distance(points, inputs[at], norm) > eps  # by rounding
             outside |= ((points < box[0]) | (points > box[1])).flatten(1).any(1)
             rows = outside.nonzero().squeeze(1)
-            points[rows] = make_ball(images[at][rows], norm, eps, box).project(points[rows])
+            points[rows] = make_ball(inputs[at][rows], norm, eps, box).project(points[rows])
             found[at] = points
             right, _ = _right(model, found, labels, batch_size)
     return found

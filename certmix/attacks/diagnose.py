@@ -19,7 +19,7 @@ from certmix.models.checks import looks_like_probabilities
 __all__ = ["GradientHealth", "diagnose_gradients"]
 
 TOLERATED = 0.05
-"""Share of the images whose gradient may vanish before it is reported; see `diagnose_gradients`."""
+"""Share of the inputs whose gradient may vanish before it is reported; see `diagnose_gradients`."""
 
 SEPARABLE = 10.0
 """Gap of logits that leaves every probability and gradient representable in float32."""
@@ -27,7 +27,7 @@ SEPARABLE = 10.0
 
 @dataclass(frozen=True)
 class GradientHealth:
-    """What gradient-based attacks meet on a sample of images: shares of them, where it is no other number.
+    """What gradient-based attacks meet on a sample of inputs: shares of them, where it is no other number.
 
     Parameters
     ----------
@@ -39,11 +39,11 @@ class GradientHealth:
     logit_gap
         Median difference of the two largest logits; NaN if none is finite.
     detached, probabilities
-        Whether the output does not depend on the images as far as autograd sees, and whether it looks like
+        Whether the output does not depend on the inputs as far as autograd sees, and whether it looks like
         probabilities instead of logits.
     """
 
-    images: int
+    inputs: int
     vanishing: float
     saturated: float
     non_finite: float
@@ -106,47 +106,47 @@ class GradientHealth:
 
 def diagnose_gradients(
     model: Callable[[Tensor], Tensor],
-    images: Tensor,
+    inputs: Tensor,
     labels: Tensor,
     *,
     loss: str = "cross-entropy",
     plain: bool = False,
     batch_size: int = 100,
 ) -> GradientHealth:
-    """Look at the gradient of an attack's loss in some images, and say where it cannot guide the attack.
+    """Look at the gradient of an attack's loss in some inputs, and say where it cannot guide the attack.
 
-    A warning needs more than 5 % of the gradients to vanish (which leaves room for the odd image, such as a
+    A warning needs more than 5 % of the gradients to vanish (which leaves room for the odd input, such as a
     black one), outputs that are probabilities, or a single output that is not finite.  Saturation alone is a
     figure, not a warning: with the logits of `cifar10-standard` times 1, 5, 20, 40, 100 the loss is exactly 0
-    for 0, 64, 95, 97, 100 % of the images, plain gradients vanish for 0, 0, 14, 80, 89 %, and APGD on the
+    for 0, 64, 95, 97, 100 % of the inputs, plain gradients vanish for 0, 0, 14, 80, 89 %, and APGD on the
     plain cross-entropy leaves an accuracy of .67, .66, .69, .83, .89, certmix's `pgd` .67, .64, .64, .64, .64
     (linf eps 0.5/255).  Gradients that are there and point elsewhere are not seen: try `square`.
 
     Parameters
     ----------
-    model, images, labels
-        Gives logits (N, classes) for images (N, ...), of classes int64 (N,): 16 images will do.
+    model, inputs, labels
+        Gives logits (N, classes) for inputs (N, ...), of classes int64 (N,): 16 inputs will do.
     loss, plain
         What the attack maximises, a name in `certmix.attacks.LOSSES`; or the plain cross-entropy, in the
         precision of the logits, as other attack libraries take it.  The losses of certmix do not vanish, and
         their gradient is scaled to size 1 before it enters the model.
     batch_size
-        Images a pass.
+        Inputs a pass.
 
     Examples
     --------
-    >>> images, labels = torch.eye(3), torch.arange(3)
-    >>> diagnose_gradients(lambda x: 4 * x, images, labels).blind
+    >>> inputs, labels = torch.eye(3), torch.arange(3)
+    >>> diagnose_gradients(lambda x: 4 * x, inputs, labels).blind
     False
-    >>> print(diagnose_gradients(lambda x: 4e4 * x, images, labels, plain=True).messages[0][:79])
+    >>> print(diagnose_gradients(lambda x: 4e4 * x, inputs, labels, plain=True).messages[0][:79])
     attack may be blind: 100 % of the gradients vanish (logits 4e4 apart: saturated
     """
-    if len(images) == 0 or len(images) != len(labels):
+    if len(inputs) == 0 or len(inputs) != len(labels):
         raise ParameterError(
-            f"{len(images)} inputs and {len(labels)} labels: give as many of both, at least 1"
+            f"{len(inputs)} inputs and {len(labels)} labels: give as many of both, at least 1"
         )
     outputs, gradients = [], []
-    for part, classes in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+    for part, classes in zip(inputs.split(batch_size), labels.split(batch_size), strict=True):
         points = part.detach().clone().requires_grad_(True)
         try:
             with torch.enable_grad():
@@ -184,7 +184,7 @@ def diagnose_gradients(
         return float(mask.double().mean())
 
     return GradientHealth(
-        images=len(logits),
+        inputs=len(logits),
         vanishing=share(vanishing),
         saturated=share((likely.amax(1).exp() == 1) | likely.isneginf().any(1)),
         non_finite=1.0 - share(finite),

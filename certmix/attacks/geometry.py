@@ -1,6 +1,6 @@
 """Norm balls cut by the box: projections, steepest ascent and random starts.
 
-Distances are measured in float64 between the numbers that are returned, in the dtype of the images;
+Distances are measured in float64 between the numbers that are returned, in the dtype of the inputs;
 coordinates are rounded towards the centre.  The functions of one norm take offsets, gradients and bounds as
 float64 (N, D) with ``low <= 0 <= high``, and radii, lengths and scalars solved for as (N, 1).
 """
@@ -134,17 +134,17 @@ _SEEDS = 1 << 32
 """torch's CPU generator reads 32 bits of its seed."""
 
 
-def distance(points: Tensor, images: Tensor, norm: str) -> Tensor:
-    """Return float64 distances (N,) between points and images (N, ...)."""
-    difference = (points.double() - images.double()).flatten(1)
+def distance(points: Tensor, inputs: Tensor, norm: str) -> Tensor:
+    """Return float64 distances (N,) between points and inputs (N, ...)."""
+    difference = (points.double() - inputs.double()).flatten(1)
     return torch.linalg.vector_norm(difference, _ORDER[norm], dim=1)
 
 
 @dataclass(frozen=True)
 class Ball:
-    """The points within a radius of each image, in ``"linf"``, ``"l2"`` or ``"l1"``, and within the box.
+    """The points within a radius of each input, in ``"linf"``, ``"l2"`` or ``"l1"``, and within the box.
 
-    `centre` holds the images (N, ...), inside the box; `radius`, float64 (N,), is at most the diameter of the
+    `centre` holds the inputs (N, ...), inside the box; `radius`, float64 (N,), is at most the diameter of the
     box; `lower` and `upper` are the least and largest value of each coordinate, (N, ...).
     """
 
@@ -155,7 +155,7 @@ class Ball:
     upper: Tensor
 
     def __getitem__(self, rows: Tensor) -> Ball:
-        """Return the balls of some images."""
+        """Return the balls of some inputs."""
         return Ball(self.norm, *(each[rows] for each in (self.centre, self.radius, self.lower, self.upper)))
 
     def project(self, points: Tensor) -> Tensor:
@@ -211,26 +211,26 @@ class Ball:
         return points.clamp(self.lower, self.upper)
 
 
-def make_ball(images: Tensor, norm: str, eps: float, box: tuple[float, float]) -> Ball:
-    """Return the ball of radius `eps` about each image, cut by the box, whose ends are of the images' dtype.
+def make_ball(inputs: Tensor, norm: str, eps: float, box: tuple[float, float]) -> Ball:
+    """Return the ball of radius `eps` about each input, cut by the box, whose ends are of the inputs' dtype.
 
-    An image outside the box by a rounding error is moved onto it, and its radius is less by as much.
+    An input outside the box by a rounding error is moved onto it, and its radius is less by as much.
     """
-    low, high = torch.tensor(box, dtype=images.dtype).tolist()
-    centre = images.clamp(low, high)
-    count = max(images[:1].numel(), 1)
+    low, high = torch.tensor(box, dtype=inputs.dtype).tolist()
+    centre = inputs.clamp(low, high)
+    count = max(inputs[:1].numel(), 1)
     reach = (high - low) * (1.0 if norm == "linf" else count ** (1 / _ORDER[norm]))
-    radius = (min(eps, reach) - distance(centre, images, norm)).clamp_min(0.0)
+    radius = (min(eps, reach) - distance(centre, inputs, norm)).clamp_min(0.0)
     if norm != "linf":
         radius = radius * (1 - (count + 16) * 2.0**-50)
-    side = shaped(radius, images).expand(images.shape)
+    side = shaped(radius, inputs).expand(inputs.shape)
     lower = _round_inwards(centre, -side).clamp_min(low)
     upper = _round_inwards(centre, side).clamp_max(high)
     return Ball(norm, centre, radius, lower, upper)
 
 
 def start_seeds(count: int, generator: torch.Generator | None) -> Tensor:
-    """Draw a seed an image, int64 (count,); without a generator they are always the same."""
+    """Draw a seed an input, int64 (count,); without a generator they are always the same."""
     source = torch.Generator().manual_seed(0) if generator is None else generator
     return torch.randint(_SEEDS, (count,), generator=source, device=source.device).cpu()
 

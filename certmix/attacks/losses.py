@@ -1,4 +1,4 @@
-"""What attacks maximise: one loss an image from logits, high where the image is misclassified.
+"""What attacks maximise: one loss an input from logits, high where the input is misclassified.
 
 Every loss is computed in float64 and takes ``(logits, labels, targets)``: logits (N, classes) with at least
 two classes, int64 labels (N,) and, where a target class matters, int64 targets (N,).  It returns (N,) finite

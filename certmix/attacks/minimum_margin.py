@@ -1,4 +1,4 @@
-"""The minimum-margin attack: for every image, robust ones too, the point of smallest margin that was seen."""
+"""The minimum-margin attack: for every input, robust ones too, the point of smallest margin that was seen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOUND_BY = ("clean", "apgd-ce", "apgd-targeted", "square")
 
 @dataclass(frozen=True)
 class MinimumMargins:
-    """The point of smallest margin of each image: an estimate, the true minimum is no larger.
+    """The point of smallest margin of each input: an estimate, the true minimum is no larger.
 
     `points` (N, ...) lie in ball and box, `logits` (N, classes) are the model's there.  `margin`, float64
     (N,), is the probability of the label less the largest other, negative where the point is misclassified.
@@ -46,7 +46,7 @@ def label_margin(logits: Tensor, labels: Tensor) -> Tensor:
 @torch.no_grad()
 def minimum_margin(
     model: Model,
-    images: Tensor,
+    inputs: Tensor,
     labels: Tensor,
     norm: str = "linf",
     eps: float = 8 / 255,
@@ -60,31 +60,31 @@ def minimum_margin(
     box: tuple[float, float] = (0.0, 1.0),
     generator: torch.Generator | None = None,
 ) -> MinimumMargins:
-    """Look for each image's point of smallest margin in the ball (MMAA).
+    """Look for each input's point of smallest margin in the ball (MMAA).
 
-    APGD on the cross-entropy runs on every image; targeted APGD on the difference of logits ratio on those
-    that it did not break.  Every point that either evaluates counts, the clean image included: section 4.4
+    APGD on the cross-entropy runs on every input; targeted APGD on the difference of logits ratio on those
+    that it did not break.  Every point that either evaluates counts, the clean input included: section 4.4
     and Algorithm 2 of Bai, Zhou, Patel, Sojoudi, "MixedNUTS", TMLR 2024.
 
     Parameters
     ----------
     model
         Gives logits (N, classes); for MixedNUTS the layer-normalised logits of the robust classifier.
-    images, labels, norm, eps, box, generator
+    inputs, labels, norm, eps, box, generator
         As for `certmix.attacks.pgd`.
     steps, restarts, targets
         Budget of both attacks, and the number of target classes.
     queries
         Budget of Square, which takes the place of both if `gradient_free`: for a black box.
     early_stop
-        Leave an image as soon as it is misclassified: quicker, and the same for the images that stay right.
+        Leave an input as soon as it is misclassified: quicker, and the same for the inputs that stay right.
     """
-    best, outputs, count = images.detach().clone(), images.new_zeros(0, 2), len(images)
-    rank = images.new_full((count,), -torch.inf, dtype=torch.float64)
-    found_by, step_of = torch.zeros((2, count), dtype=torch.int64, device=images.device)
+    best, outputs, count = inputs.detach().clone(), inputs.new_zeros(0, 2), len(inputs)
+    rank = inputs.new_full((count,), -torch.inf, dtype=torch.float64)
+    found_by, step_of = torch.zeros((2, count), dtype=torch.int64, device=inputs.device)
 
     def attack(name: str, subset: Tensor, **budget: int) -> None:
-        """Attack some images; keep each one's evaluated point of smallest margin, the earliest of equals."""
+        """Attack some inputs; keep each one's evaluated point of smallest margin, the earliest of equals."""
 
         def track(at: Tensor, points: Tensor, logits: Tensor, step: int) -> None:
             nonlocal outputs
@@ -99,11 +99,11 @@ def minimum_margin(
             found_by[to], step_of[to] = FOUND_BY.index(name) if step else 0, step
 
         ATTACKS[name].function(
-            model, images[subset], labels[subset], norm, eps, restarts=restarts, box=box,
+            model, inputs[subset], labels[subset], norm, eps, restarts=restarts, box=box,
             early_stop=early_stop, generator=generator, track=track, **budget,
         )  # fmt: skip
 
-    everything = torch.arange(count, device=images.device)
+    everything = torch.arange(count, device=inputs.device)
     if gradient_free:
         attack("square", everything, queries=queries)
     else:

@@ -13,7 +13,7 @@ from certmix.attacks.search import Common, Model, Search, Visit, check_count, ch
 @torch.no_grad()
 def pgd(
     model: Model,
-    images: Tensor,
+    inputs: Tensor,
     labels: Tensor,
     norm: str = "linf",
     eps: float = 8 / 255,
@@ -34,7 +34,7 @@ def pgd(
 
     Parameters
     ----------
-    model, images, labels
+    model, inputs, labels
         Gives logits (N, classes), in evaluation mode, for floating-point inputs (N, ...) inside the box,
         whose classes are (N,).
     norm, eps
@@ -43,14 +43,14 @@ def pgd(
         Number of steps and their length in that norm (default ``2.5 * eps / steps``); a name in
         `certmix.attacks.losses.LOSSES`.
     random_start, restarts
-        Whether the first run starts at a random point of the ball or at the image; number of runs.
+        Whether the first run starts at a random point of the ball or at the input; number of runs.
     **common
         ``box``, ``early_stop``, ``generator``, ``track``: see `certmix.attacks.search.Common`.
 
     Returns
     -------
     Tensor
-        For each image the first misclassified point, or else the one of highest loss; within ball and box
+        For each input the first misclassified point, or else the one of highest loss; within ball and box
         when measured in float64.  ParameterError if an argument is out of range; ModelError if the model is
         in training mode, or gives logits or gradients that are not finite.
 
@@ -64,7 +64,7 @@ def pgd(
     length = 2.5 * eps / steps if step_size is None else step_size
     if step_size is not None:
         check_positive("step_size", step_size)
-    search = Search("pgd", model, images, labels, norm, eps, loss, gradient=not random_start, **common)
+    search = Search("pgd", model, inputs, labels, norm, eps, loss, gradient=not random_start, **common)
     for run, at in search.runs(restarts):
         first = search.start(at, run) if run or random_start else search.clean[at]
         climb(search, at, first, steps, length)
@@ -72,7 +72,7 @@ def pgd(
 
 
 def climb(search: Search, at: Tensor, visit: Visit, steps: int, length: float) -> None:
-    """Take steps of projected ascent, no longer than the diameter, from visited points of the images `at`."""
+    """Take steps of projected ascent, no longer than the diameter, from visited points of the inputs `at`."""
     ball = search.ball[at]
     for step in range(steps):
         at, ball, visit = search.left(visit, at, ball, visit)
@@ -85,7 +85,7 @@ def climb(search: Search, at: Tensor, visit: Visit, steps: int, length: float) -
 @torch.no_grad()
 def fgsm(
     model: Model,
-    images: Tensor,
+    inputs: Tensor,
     labels: Tensor,
     norm: str = "linf",
     eps: float = 8 / 255,
@@ -97,12 +97,12 @@ def fgsm(
     """Return the points of ball and box where the linearised loss is highest.
 
     Inside the box that is one step of `eps` along the gradient's sign in linf, the gradient in l2, its
-    largest coordinate in l1.  For quick looks: it leaves many images unbroken that others break (I.
+    largest coordinate in l1.  For quick looks: it leaves many inputs unbroken that others break (I.
     Goodfellow, J. Shlens, C. Szegedy, ICLR 2015).  Parameters are those of `pgd`; runs after the first start
     at random points of the ball.
     """
     check_count("restarts", restarts)
-    search = Search("fgsm", model, images, labels, norm, eps, loss, gradient=True, **common)
+    search = Search("fgsm", model, inputs, labels, norm, eps, loss, gradient=True, **common)
     for run, at in search.runs(restarts):
         if run == 0:
             search.visit(at, search.ball[at].summit(search.clean.gradient[at]), gradient=False)

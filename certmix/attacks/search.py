@@ -20,10 +20,10 @@ Model = Callable[[Tensor], Tensor]
 Track = Callable[[Tensor, Tensor, Tensor, int], None]
 
 SIZES, PADDED = 8, ("cuda",)
-"""Sizes of the batches that an attack gives a model as images leave it, and the devices where it matters."""
+"""Sizes of the batches that an attack gives a model as inputs leave it, and the devices where it matters."""
 
 _ROUNDING = 1e-6
-"""How far images may stick out of the box: conversions between scales round."""
+"""How far inputs may stick out of the box: conversions between scales round."""
 
 
 class Common(TypedDict, total=False):
@@ -34,10 +34,10 @@ class Common(TypedDict, total=False):
     box
         Range of the input, (0, 1) by default.
     early_stop
-        Drop an image at its first misclassified point, clean ones included: the default.  Otherwise every
+        Drop an input at its first misclassified point, clean ones included: the default.  Otherwise every
         step is taken and the misclassified point of highest loss is returned.
     generator
-        Source of all random numbers; without one they are the same at each call; each image has its own.
+        Source of all random numbers; without one they are the same at each call; each input has its own.
     track
         Called with (indices into the batch, points, logits, step) for every evaluated batch of points; step 0
         is the clean batch, and the count goes on over restarts.
@@ -61,21 +61,21 @@ def check_positive(name: str, value: float) -> None:
         raise ParameterError(f"{name} = {value}: give a positive number")
 
 
-def check_ball(images: Tensor, eps: float, box: tuple[float, float]) -> None:
-    """Refuse a radius below 0, an empty box, and images that are no finite floating-point batch inside it."""
+def check_ball(inputs: Tensor, eps: float, box: tuple[float, float]) -> None:
+    """Refuse a radius below 0, an empty box, and inputs that are no finite floating-point batch inside it."""
     if not (math.isfinite(eps) and eps >= 0):
         raise ParameterError(f"eps = {eps}: the radius of the ball must be a finite number of at least 0")
-    if not images.is_floating_point() or images.ndim < 2:
-        found = f"inputs are {images.dtype} of shape {tuple(images.shape)}"
+    if not inputs.is_floating_point() or inputs.ndim < 2:
+        found = f"inputs are {inputs.dtype} of shape {tuple(inputs.shape)}"
         raise ParameterError(f"{found}: give a floating-point batch (N, ...)")
-    if not images.isfinite().all():
+    if not inputs.isfinite().all():
         raise ParameterError("inputs hold NaN or infinite values: remove these inputs")
     if not (math.isfinite(box[0]) and math.isfinite(box[1]) and box[0] < box[1]):
         raise ParameterError(f"box = ({box[0]}, {box[1]}): give finite bounds, the lower one first")
-    if images.numel() == 0:
+    if inputs.numel() == 0:
         return
-    least, most = (value.item() for value in images.aminmax())
-    low, high = torch.tensor(box, dtype=images.dtype).tolist()
+    least, most = (value.item() for value in inputs.aminmax())
+    low, high = torch.tensor(box, dtype=inputs.dtype).tolist()
     if least < low - _ROUNDING or most > high + _ROUNDING:
         found = f"inputs range over [{least:.6g}, {most:.6g}], outside the box [{box[0]:g}, {box[1]:g}]"
         raise ParameterError(f"{found}: scale them, or give their range as box")
@@ -90,14 +90,14 @@ def check_model(model: object) -> None:
 def check_attack(
     attack: str,
     model: object,
-    images: Tensor,
+    inputs: Tensor,
     labels: Tensor,
     norm: str,
     eps: float,
     box: tuple[float, float],
 ) -> None:
     """Refuse what `check_ball` and `check_model` refuse, a norm that the attack does not serve, and labels
-    that are not one whole number an image on the images' device."""
+    that are not one whole number an input on the inputs' device."""
     from certmix.attacks import ATTACKS
 
     norms = ATTACKS[attack].norms
@@ -105,18 +105,18 @@ def check_attack(
         serving = [name for name, other in ATTACKS.items() if norm in other.norms]
         instead = f", or attack by {', '.join(serving)}" if serving else ""
         raise ParameterError(f"norm {norm!r} is not served by {attack}: use {' or '.join(norms)}{instead}")
-    check_ball(images, eps, box)
+    check_ball(inputs, eps, box)
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if labels.shape != (len(images),) or not whole:
+    if labels.shape != (len(inputs),) or not whole:
         found = f"labels are {labels.dtype} of shape {tuple(labels.shape)}"
-        raise ParameterError(f"{found}: give integers of shape ({len(images)},), one an input")
-    if labels.device != images.device:
-        raise ParameterError(f"labels are on {labels.device}, inputs on {images.device}: move them together")
+        raise ParameterError(f"{found}: give integers of shape ({len(inputs)},), one an input")
+    if labels.device != inputs.device:
+        raise ParameterError(f"labels are on {labels.device}, inputs on {inputs.device}: move them together")
     check_model(model)
 
 
 def check_clean_logits(logits: Tensor, labels: Tensor) -> None:
-    """Refuse logits (N, classes) of the clean images that are not finite, and labels beyond the classes."""
+    """Refuse logits (N, classes) of the clean inputs that are not finite, and labels beyond the classes."""
     classes = logits.shape[1]
     if classes < 2:
         raise ModelError("the model returns a single logit an input: return one a class, at least two")
@@ -161,17 +161,17 @@ class Visit:
 
 
 class Search:
-    """A batch under attack and the best point of each image so far; arguments are checked here.
+    """A batch under attack and the best point of each input so far; arguments are checked here.
 
     A misclassified point beats a correctly classified one; among equals the higher loss wins, and the earlier
-    point where losses tie.  `gradient` says whether that at the clean images is of use.
+    point where losses tie.  `gradient` says whether that at the clean inputs is of use.
     """
 
     def __init__(
         self,
         attack: str,
         model: Model,
-        images: Tensor,
+        inputs: Tensor,
         labels: Tensor,
         norm: str,
         eps: float,
@@ -182,21 +182,21 @@ class Search:
     ) -> None:
         check_choice("loss", loss, LOSSES)
         box = common.get("box", (0.0, 1.0))
-        check_attack(attack, model, images, labels, norm, eps, box)
+        check_attack(attack, model, inputs, labels, norm, eps, box)
         self._model, self._loss = model, LOSSES[loss]
         self._track, self._early_stop = common.get("track"), common.get("early_stop", True)
         with torch.inference_mode(False):
             self.labels = labels.to(torch.int64, copy=True)
-            self.ball = make_ball(images.detach().clone(), norm, eps, box)
-        self.seeds = start_seeds(len(images), common.get("generator"))
-        self._everything = torch.arange(len(images), device=images.device)
-        self._idle = bool(eps == 0) or len(images) == 0
-        nothing = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
+            self.ball = make_ball(inputs.detach().clone(), norm, eps, box)
+        self.seeds = start_seeds(len(inputs), common.get("generator"))
+        self._everything = torch.arange(len(inputs), device=inputs.device)
+        self._idle = bool(eps == 0) or len(inputs) == 0
+        nothing = torch.full((len(inputs),), -torch.inf, dtype=torch.float64, device=inputs.device)
         self._best = Visit(self.ball.centre.clone(), nothing, nothing > 0, nothing[:, None])
-        self._faults = torch.zeros(2, dtype=torch.bool, device=images.device)
+        self._faults = torch.zeros(2, dtype=torch.bool, device=inputs.device)
         self._steps = 0
-        self.clean_logits = images.new_zeros(0, 2)
-        if len(images):
+        self.clean_logits = inputs.new_zeros(0, 2)
+        if len(inputs):
             self.clean = self.visit(self._everything, self.ball.centre, gradient=gradient and not self._idle)
 
     def runs(self, count: int) -> Iterator[tuple[int, Tensor]]:
@@ -209,7 +209,7 @@ class Search:
             yield run, at
 
     def start(self, at: Tensor, run: int, targets: Tensor | None = None) -> Visit:
-        """Visit a random point of the ball of each image in `at`; the run's number keys the draw."""
+        """Visit a random point of the ball of each input in `at`; the run's number keys the draw."""
         return self.visit(at, self.ball[at].sample(self.seeds[at.cpu()], run), targets=targets)
 
     def left(self, visit: Visit, *parts: Any) -> Any:
@@ -222,7 +222,7 @@ class Search:
     def visit(
         self, at: Tensor, points: Tensor, *, gradient: bool = True, targets: Tensor | None = None
     ) -> Visit:
-        """Evaluate one point of each image in `at`, by a forward and at most a backward pass."""
+        """Evaluate one point of each input in `at`, by a forward and at most a backward pass."""
         gradient = bool(gradient)  # numpy's counts compare to its own
         with torch.inference_mode(False), torch.set_grad_enabled(gradient):
             labels, wanted = self.labels[at], None if targets is None else targets[at]
@@ -250,7 +250,7 @@ class Search:
         return found
 
     def result(self) -> Tensor:
-        """Return the best point of each image, (N, ...)."""
+        """Return the best point of each input, (N, ...)."""
         self._check_faults()
         return self._best.points
 
@@ -287,7 +287,7 @@ def direction(value: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pull_back(logits: Tensor, leaf: Tensor, slope: Tensor, remedy: str) -> Tensor:
-    """Return the gradient in the images of a value with gradient `slope` in the logits."""
+    """Return the gradient in the inputs of a value with gradient `slope` in the logits."""
     found = None
     if logits.requires_grad:
         (found,) = backward(logits, leaf, slope.to(logits.dtype), allow_unused=True)

@@ -1,6 +1,6 @@
 """Square Attack (Andriushchenko et al., 2020): random search, without gradients.
 
-Pictures are (N, channels, height, width); each image's moves depend on its own of the uniform numbers (N, k).
+Pictures are (N, channels, height, width); each input's moves depend on its own of the uniform numbers (N, k).
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ def _move_linf(ball: Ball, points: Tensor, size: tuple[int, int], uniforms: Tens
     """Put each channel of a window at its upper or its lower end, or else all at the other end."""
     n, channels, height, width = points.shape
     inside = torch.zeros(n, 1, height, width, dtype=torch.bool, device=points.device)
-    image = torch.arange(n, device=points.device)[:, None, None]
+    input = torch.arange(n, device=points.device)[:, None, None]
     rows, columns = _spans(uniforms[:, 0], size[0], height), _spans(uniforms[:, 1], size[1], width)
-    inside[image, 0, rows[:, :, None], columns[:, None, :]] = True
+    inside[input, 0, rows[:, :, None], columns[:, None, :]] = True
     up = uniforms[:, 2 : 2 + channels, None, None] < 0.5
     moved = torch.where(inside, torch.where(up, ball.upper, ball.lower), points)
     idle = (moved == points).flatten(1).all(1)
@@ -142,9 +142,9 @@ def _move_l2(ball: Ball, points: Tensor, size: tuple[int, int], uniforms: Tensor
         return windows / windows.square().sum((1, 2), keepdim=True).sqrt().clamp_min(1e-12)
 
     n, channels, height, width = points.shape
-    image = torch.arange(n, device=points.device)[:, None, None]
+    input = torch.arange(n, device=points.device)[:, None, None]
     spans = [_spans(uniforms[:, k], size[k % 2], (height, width)[k % 2]) for k in range(4)]
-    here, there = ((image, slice(None), spans[k][:, :, None], spans[k + 1][:, None, :]) for k in (0, 2))
+    here, there = ((input, slice(None), spans[k][:, :, None], spans[k + 1][:, None, :]) for k in (0, 2))
     offset = points - ball.centre
     rest = offset.clone()
     rest[here], rest[there] = 0.0, 0.0
@@ -173,7 +173,7 @@ _BLOCK = 64
 @torch.no_grad()
 def square(
     model: Model,
-    images: Tensor,
+    inputs: Tensor,
     labels: Tensor,
     norm: str = "linf",
     eps: float = 8 / 255,
@@ -189,17 +189,17 @@ def square(
     A random search that asks the model for logits alone, and finds what gradients hide: a random window of
     the picture is changed, and the change stays if it raises the loss.  Windows shrink as the queries are
     used up.  They reach the last row and column, which the authors' code leaves to the largest windows, and
-    lie elsewhere in each image.  Pictures that are not square get windows of equal area.
+    lie elsewhere in each input.  Pictures that are not square get windows of equal area.
 
     Parameters
     ----------
-    model, images, labels, eps, **common
+    model, inputs, labels, eps, **common
         As for `certmix.attacks.pgd`.  Inputs (N, d) are treated as pictures of height 1, (N, h, w) as
         pictures of one channel, (N, c, h, w) as they are, all others as flattened.
     norm, loss
         ``"linf"`` or ``"l2"``, and a name in `certmix.attacks.losses.LOSSES`.
     queries, restarts
-        Evaluations of the model for each image in each run; the clean image is the first of the first run.
+        Evaluations of the model for each input in each run; the clean input is the first of the first run.
         Number of runs, each from another start.
     p_init
         Share of the picture that the first windows cover, in (0, 1].
@@ -220,14 +220,14 @@ def square(
     check_count("restarts", restarts)
     if not 0 < p_init <= 1:
         raise ParameterError(f"p_init = {p_init}: the share of the picture lies in (0, 1], such as 0.8")
-    search = Search("square", model, images, labels, norm, eps, loss, **common)
+    search = Search("square", model, inputs, labels, norm, eps, loss, **common)
     for run, at in search.runs(restarts):
         _run(search, at, run, queries - 1 if run == 0 else queries, p_init)
     return search.result()
 
 
 def _run(search: Search, at: Tensor, run: int, queries: int, p_init: float) -> None:
-    """Evaluate a start and `queries - 1` moves of the images `at`."""
+    """Evaluate a start and `queries - 1` moves of the inputs `at`."""
     if queries == 0:
         return
     ball, seeds, shape = search.ball[at], search.seeds[at.cpu()], search.ball.centre.shape[1:]

@@ -69,7 +69,7 @@ def bound_counts(
     counts, selected
         int64 (m, c), votes of fresh samples, and (m,), classes chosen on other samples.
     failure_probability
-        Probability, image by image, that p or q is wrong; of all looks together, where there are several.
+        Probability, input by input, that p or q is wrong; of all looks together, where there are several.
     bound
         A bound of votes in `BOUNDS`.
     look
@@ -96,7 +96,7 @@ def bound_scores(
 ) -> ConfidenceBounds:
     """Return the bounds of a named method from soft scores, such as softmax outputs; h_i is their mean.
 
-    `statistics` are one for each of m images, with samples and the selected class in it; the rest, and the
+    `statistics` are one for each of m inputs, with samples and the selected class in it; the rest, and the
     errors, are as for `bound_counts`.
 
     Examples

@@ -31,7 +31,7 @@ class Bound:
         As ``--bound`` takes it; in a few words; ``hard`` of votes or ``soft`` of scores in [0, 1].
     compute
         ``(counts (m, c), selected (m,), failure probability) -> (p, q)``, float64 (m,) each, for votes;
-        ``(statistics of m images, failure probability) -> (p, q)`` for scores, or `LayerBounds` where
+        ``(statistics of m inputs, failure probability) -> (p, q)`` for scores, or `LayerBounds` where
         ``distribution`` says so.  p and q hold together, rounded outwards.
     parts
         What the failure probability is divided among, in equal parts.
@@ -72,7 +72,7 @@ class Bound:
 class LayerBounds:
     """Bounds of score distributions that hold together with probability >= 1 - failure_probability.
 
-    Of m images, K layers (lowest first) and k followed rivals, (m, K) means of the selected class's layers
+    Of m inputs, K layers (lowest first) and k followed rivals, (m, K) means of the selected class's layers
     from below, (m, k, K) of the rivals' from above, and (m,) of every other class's score, 0 without one.
     ``row_slack``: how far one sample's scores may be from adding up to 1.
     """

@@ -46,25 +46,25 @@ def layer_means(statistics: ScoreStatistics, row: int, layers: int) -> FloatArra
 
 
 def bound_layers(statistics: Sequence[ScoreStatistics], failure_probability: float) -> LayerBounds:
-    """Return joint bounds of the layers of each image's scores; all follow equally many rivals.
+    """Return joint bounds of the layers of each input's scores; all follow equally many rivals.
 
     Half of the failure probability is for the selected class, half for the groups of rivals in equal parts:
     each followed rival, and all others together, where only the bound of the class with the largest mean can
     do harm.  A group's part is divided evenly over its layers.  The number of samples was fixed beforehand.
     """
     half = check_failure_probability(failure_probability) / 2
-    followed = {len(image.rivals) for image in statistics}
+    followed = {len(input.rivals) for input in statistics}
     if len(followed) > 1:
         raise ParameterError(f"inputs follow {sorted(followed)} rivals: follow equally many in all")
     share = half / max(1, max(followed, default=0) + any(len(i.others(followed=False)) for i in statistics))
     own, rivals, rest = [], [], []
-    for image in statistics:
-        means, n = image.means(), image.samples
-        rows = [layer_means(image, row, LAYERS) for row in range(1 + len(image.rivals))]
+    for input in statistics:
+        means, n = input.means(), input.samples
+        rows = [layer_means(input, row, LAYERS) for row in range(1 + len(input.rivals))]
         own.append(entropy_lower_bound(rows[0], n, half / LAYERS))
         uppers = [entropy_upper_bound(row, n, share / LAYERS) for row in rows[1:]]
-        rivals.append(np.reshape(uppers, (len(image.rivals), LAYERS)))
-        others = image.others(followed=False)
+        rivals.append(np.reshape(uppers, (len(input.rivals), LAYERS)))
+        others = input.others(followed=False)
         rest.append(entropy_upper_bound(means[others].max(), n, share) if len(others) else 0.0)
     return LayerBounds(
         np.reshape(own, (len(own), LAYERS)), np.reshape(rivals, (len(own), max(followed, default=0), LAYERS)),
@@ -96,7 +96,7 @@ def _margin(t: float, own: FloatArray, rivals: FloatArray, rest: float, slack: f
 def _distances(
     own: FloatArray, rivals: FloatArray, rest: FloatArray, slack: float, threshold: float
 ) -> FloatArray:
-    """The largest t of each image at which the margin was seen above the threshold; 0 if at none."""
+    """The largest t of each input at which the margin was seen above the threshold; 0 if at none."""
     found = np.zeros(len(own))
     for i in range(len(own)):
         if not _margin(0.0, own[i], rivals[i], rest[i], slack) > threshold:

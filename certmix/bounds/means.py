@@ -49,29 +49,29 @@ class Values:
         return self.total / (self.n * SCALE)
 
 
-def own_values(image: ScoreStatistics) -> Values:
+def own_values(input: ScoreStatistics) -> Values:
     """Return the selected class's scores."""
-    y = image.selected
+    y = input.selected
     return Values(
-        image.samples, int(image.totals[y]), int(image.squares[y]), int(image.deviations[y]) / SCALE,
-        *_bins(image, 0),
+        input.samples, int(input.totals[y]), int(input.squares[y]), int(input.deviations[y]) / SCALE,
+        *_bins(input, 0),
     )  # fmt: skip
 
 
-def rival_values(image: ScoreStatistics, rival: int) -> Values:
+def rival_values(input: ScoreStatistics, rival: int) -> Values:
     """Return 1 minus a rival's scores; followed rivals have bins."""
-    n, total, square = image.samples, int(image.totals[rival]), int(image.squares[rival])
+    n, total, square = input.samples, int(input.totals[rival]), int(input.squares[rival])
     counts, places = _NONE, _NONE
-    if rival in image.rivals:
-        counts, places = _bins(image, 1 + image.rivals.index(rival))
+    if rival in input.rivals:
+        counts, places = _bins(input, 1 + input.rivals.index(rival))
         counts, places = counts[::-1].copy(), 1.0 - places[::-1]
     flipped = n * SCALE**2 - 2 * SCALE * total + square
-    return Values(n, n * SCALE - total, flipped, int(image.deviations[rival]) / SCALE, counts, places)
+    return Values(n, n * SCALE - total, flipped, int(input.deviations[rival]) / SCALE, counts, places)
 
 
-def _bins(image: ScoreStatistics, row: int) -> tuple[FloatArray, FloatArray]:
-    counts = image.bin_counts[row].astype(np.float64)
-    return counts, image.bin_excess[row] / (np.maximum(counts, 1.0) * BIN_STEPS)
+def _bins(input: ScoreStatistics, row: int) -> tuple[FloatArray, FloatArray]:
+    counts = input.bin_counts[row].astype(np.float64)
+    return counts, input.bin_excess[row] / (np.maximum(counts, 1.0) * BIN_STEPS)
 
 
 Lower = Callable[[Values, float, float], float]
@@ -89,18 +89,18 @@ def mean_bound(name: str, meaning: str, lower: Lower, *, of_mean: bool = False, 
 
 
 def _joint(
-    images: Sequence[ScoreStatistics], failure_probability: float, *, lower: Lower, of_mean: bool
+    inputs: Sequence[ScoreStatistics], failure_probability: float, *, lower: Lower, of_mean: bool
 ) -> Pair:
     half = check_failure_probability(failure_probability) / 2
-    p, q = np.zeros(len(images)), np.ones(len(images))
-    for k, image in enumerate(images):
-        others = image.others()
-        rivals = others[np.argsort(-image.means()[others], kind="stable")].tolist()
-        p[k], least = lower(own_values(image), half, 1.0), 1.0
+    p, q = np.zeros(len(inputs)), np.ones(len(inputs))
+    for k, input in enumerate(inputs):
+        others = input.others()
+        rivals = others[np.argsort(-input.means()[others], kind="stable")].tolist()
+        p[k], least = lower(own_values(input), half, 1.0), 1.0
         for rival in rivals[:1] if of_mean else rivals:
-            least = min(least, lower(rival_values(image, rival), half, least))
+            least = min(least, lower(rival_values(input, rival), half, least))
         q[k] = 1.0 - least
-    return simplex(p, q, np.array([float(image.classes) for image in images]))
+    return simplex(p, q, np.array([float(input.classes) for input in inputs]))
 
 
 def simplex(p: FloatArray, q: FloatArray, classes: FloatArray) -> Pair:

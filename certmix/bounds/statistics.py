@@ -45,7 +45,7 @@ _HEAD = 6  # numbers before the arrays: version, scale, selected class, samples,
 
 @dataclass(frozen=True, eq=False)
 class ScoreStatistics:
-    """Everything that bounds of one image's mean scores need; see `start` and `update`.
+    """Everything that bounds of one input's mean scores need; see `start` and `update`.
 
     Parameters
     ----------

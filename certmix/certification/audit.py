@@ -31,14 +31,14 @@ class Finding:
     """One thing to know: which check found it, in words, and what to do about it.
 
     ``changes_table`` says whether some table made from the source would be another without it;
-    ``images`` holds the first few indices it is about, ``count`` how many there are.
+    ``inputs`` holds the first few indices it is about, ``count`` how many there are.
     """
 
     check: str
     message: str
     remedy: str
     changes_table: bool
-    images: tuple[int, ...] = ()
+    inputs: tuple[int, ...] = ()
     count: int = 0
 
 
@@ -123,7 +123,7 @@ def audit(
         "ceiling": most, "ceiling_in_sigma": most / sigma if most is not None and sigma else None,
         "saturated_rows": None if piled is None else piled.rows,
         "effective_failure_probability": None if effective is None else list(effective),
-        "seconds_an_image": float(np.nanmean(found.seconds)) if np.isfinite(found.seconds).any() else None,
+        "seconds_an_input": float(np.nanmean(found.seconds)) if np.isfinite(found.seconds).any() else None,
     }  # fmt: skip
     return Audit(found.source, "log", facts, tuple(findings))
 
@@ -193,10 +193,10 @@ class StatedLog:
 
 
 def _about(
-    check: str, message: str, remedy: str, images: Sequence[Any] | np.ndarray, changes: bool = True
+    check: str, message: str, remedy: str, inputs: Sequence[Any] | np.ndarray, changes: bool = True
 ) -> Finding:
-    """Return a finding about some images, by index."""
-    return Finding(check, message, remedy, changes, tuple(map(int, images[:_SHOWN])), len(images))
+    """Return a finding about some inputs, by index."""
+    return Finding(check, message, remedy, changes, tuple(map(int, inputs[:_SHOWN])), len(inputs))
 
 
 def _rows(stated: StatedLog) -> Iterator[Finding]:
@@ -380,16 +380,16 @@ def _audit_run(folder: Path) -> Audit:
         derived = derive(request, store, described, records)
         _, checksum = named(described["models"]["standard"])
         answered = [] if checksum is None else [*store.standard(checksum)]
-    images, planned, findings = derived.summary.images, derived.summary.planned_images, list[Finding]()
+    inputs, planned, findings = derived.summary.inputs, derived.summary.planned_inputs, list[Finding]()
     facts = {
-        "images": images, "planned_images": planned, "sigma": request.sigma,
+        "inputs": inputs, "planned_inputs": planned, "sigma": request.sigma,
         "goal": request.goal, "samples": request.samples, "bound": request.bound,
         "failure_probability": request.of_one_input,
         "standard_outputs": int(np.isin(derived.outcomes.indices, answered).sum()),
         "models": "not checked (certmix verify compares them with the run)",
     }  # fmt: skip
-    if images != planned:
-        text = f"{images:,} inputs of {planned:,} are finished"
+    if inputs != planned:
+        text = f"{inputs:,} inputs of {planned:,} are finished"
         findings.append(Finding("rows", text, "repeat certmix certify to finish the rest", True))
     bad = np.zeros(len(records), bool)
     if request.scores == "hard":
@@ -404,7 +404,7 @@ def _audit_run(folder: Path) -> Audit:
     if others := differences(folder, texts_in(request, derived)):
         more = f" (and {len(others) - 1:,} more cells)" if len(others) > 1 else ""
         remedy = "repeat certmix certify to write it again, or restore the counts"
-        rows = np.unique([one.image for one in others if one.image is not None]).astype(np.int64)
+        rows = np.unique([one.input for one in others if one.input is not None]).astype(np.int64)
         findings.append(_about("published files", f"{others[0]}{more}", remedy, rows))
     if not (folder / LOG).exists():
         text = f"no {LOG} to compare the counts with"

@@ -1,4 +1,4 @@
-"""What a run is of: data, models, identity, images, and what ``run.json`` says of it."""
+"""What a run is of: data, models, identity, inputs, and what ``run.json`` says of it."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Recipe:
 
     @cached_property
     def everyone(self) -> IntArray:
-        """Positions of all images that were asked for."""
-        return spread(len(self.loaded.dataset), self.request.images)
+        """Positions of all inputs that were asked for."""
+        return spread(len(self.loaded.dataset), self.request.inputs)
 
     @cached_property
     def positions(self) -> IntArray:

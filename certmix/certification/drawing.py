@@ -36,7 +36,7 @@ from certmix.runs.cells import Found, Progress, Todo, fill
 from certmix.runs.engine import Engine, EngineChoice, Handler, Open, Take, Work
 from certmix.runs.folder import default_folder
 from certmix.runs.opening import Named, open_run
-from certmix.runs.settings import too_many_images
+from certmix.runs.settings import too_many_inputs
 from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.sampling import Draw, Sampler, resolve_device
 from certmix.sampling.devices import Passes, automatic_precision, refuse_tf32
@@ -111,7 +111,7 @@ def _load(request: Population, named: Named, passes: Passes, device: str) -> Han
 class _Active:
     """A draw between two looks: its input, what is kept of it before its votes, and these."""
 
-    image: torch.Tensor
+    input: torch.Tensor
     draw: int
     label: int
     about: list[int]
@@ -132,7 +132,7 @@ def handler_of(request: Population, loaded: Loaded, passes: Passes) -> Handler:
         waiting, end, done, active = iter(jobs), time.monotonic() + seconds, set[int](), list[_Active]()
         if jobs:  # of one input: votes of many rows tell whether these depend on their place
             first = _open(request, loaded, jobs[0])
-            sampler.submit([Draw(first.image, first.draw, (width,))]).result()
+            sampler.submit([Draw(first.input, first.draw, (width,))]).result()
             if sampler.places != 1:
                 raise ModelError(
                     f"{loaded.robust.name}: its logits depend on a row's place in the batch, where votes of "
@@ -149,7 +149,7 @@ def handler_of(request: Population, loaded: Loaded, passes: Passes) -> Handler:
             if not active:
                 return [job for job in jobs if job.draw not in done]
             asked = [
-                Draw(one.image, one.draw, (looks[at],), start=looks[at - 1] if at else 0)
+                Draw(one.input, one.draw, (looks[at],), start=looks[at - 1] if at else 0)
                 for one in active
                 for at in (len(one.votes),)
             ]
@@ -220,7 +220,7 @@ def run_population(
     request = given
     refuse_tf32(request.precision, spread_by.device)
     inputs = len(loaded.dataset)
-    if request.population == "distribution" and (told := too_many_images(request, inputs)):
+    if request.population == "distribution" and (told := too_many_inputs(request, inputs)):
         say(told)
     identity, order = identity_of(given, loaded), order_of(request, inputs)
     passes = Passes(chosen, check_batch_size(batch_size), False)

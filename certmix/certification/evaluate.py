@@ -21,7 +21,7 @@ from certmix.certification.stopping import Prospects, Rule, Standing, Walk
 from certmix.errors import ModelError, ParameterError
 from certmix.models.temperature import answer_of, mix_shares
 from certmix.radii import Smoothing, certify_radii, margin_slack_of
-from certmix.runs import ImageRecord
+from certmix.runs import InputRecord
 from certmix.runs.records import Answers, Records, pieces
 from certmix.runs.store import Store
 from certmix.sampling.schedule import looks
@@ -51,7 +51,7 @@ _rule = lru_cache(maxsize=8)(Rule)
 
 @dataclass(frozen=True)
 class View:
-    """h behind one gate: its bounds, its classes (m,), -1 for none, and where the images stopped.
+    """h behind one gate: its bounds, its classes (m,), -1 for none, and where the inputs stopped.
 
     `standing` is None where all have all samples.
     """
@@ -63,9 +63,9 @@ class View:
 
 @dataclass(frozen=True)
 class Bounded:
-    """The images that want no more samples, or all; h behind each gate, and their samples.
+    """The inputs that want no more samples, or all; h behind each gate, and their samples.
 
-    ``waiting`` says of all images which want more, and ``walk`` is that of all through the looks, if any.
+    ``waiting`` says of all inputs which want more, and ``walk`` is that of all through the looks, if any.
     """
 
     records: Records
@@ -75,7 +75,7 @@ class Bounded:
     walk: Walk | None = None
 
     def would_go_on(self, request: CertifyRequest) -> int:
-        """Return how many of these images a request of the same looks and gates would sample further."""
+        """Return how many of these inputs a request of the same looks and gates would sample further."""
         if self.walk is None or request.goal == "fixed":
             return 0
         kept = ~self.waiting | (len(self.records) == len(self.waiting))
@@ -93,14 +93,14 @@ class Bounded:
 
 
 def bound_records(
-    records: Iterable[ImageRecord], request: CertifyRequest, *, every_look: bool = False
+    records: Iterable[InputRecord], request: CertifyRequest, *, every_look: bool = False
 ) -> Bounded:
-    """Return which images (m,) want no more samples, their bounds, and what these rest on.
+    """Return which inputs (m,) want no more samples, their bounds, and what these rest on.
 
     For sequential goals the stopping rule is walked again over the stored
     looks, so that a table depends on the request and the counts alone, even
     where another request has drawn more.  With `every_look` all stored looks
-    are used, which is as valid, and images that wait are kept.  ModelError if
+    are used, which is as valid, and inputs that wait are kept.  ModelError if
     the bound needs one function, and the model's rows depend on their place.
     """
     records, bound = Records.of(records), BOUNDS[request.bound]
@@ -146,7 +146,7 @@ def bound_records(
         done = ~waiting
         samples = np.full(int(done.sum()), request.samples)
     kept = records.take(np.flatnonzero(done))
-    # What the noise costs each image, a probability, and what the grid costs it, an l2 distance.
+    # What the noise costs each input, a probability, and what the grid costs it, an l2 distance.
     views = {
         gate: View(allow_for_noise(bound, kept.noise_error, kept.lost), one.selected[done], stood)
         for gate, bound, one, stood in zip(gates, bounds, behind, standing, strict=True)
@@ -169,7 +169,7 @@ def _fixed_bounds(
 
 
 def unanimous(request: CertifyRequest, classes: int, gate: float = 0.0) -> ConfidenceBounds | LayerBounds:
-    """Return the bounds of one image whose samples all agree fully, behind a gate."""
+    """Return the bounds of one input whose samples all agree fully, behind a gate."""
     delta, bound, gated = request.of_one_input, request.bound, gate > 0
     one = np.eye(1, classes + gated, dtype=np.int64)
     selected, hard = np.zeros(1, np.int64), request.scores == "hard"
@@ -226,7 +226,7 @@ def radii_of_rows(
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Classes and radii of images, (m,) each.
+    """Classes and radii of inputs, (m,) each.
 
     ``robust``, ``standard`` and ``mixed`` are predicted classes (None without a standard model, or where
     one of its answers is lacking); ``radii`` those of h alone, then of the mix, one for each row.
@@ -254,14 +254,14 @@ class Evaluation:
     """A table with its curves, and what is behind it; ``bounds`` and ``records`` where there is noise.
 
     ``bounds`` are those of h as the run counts its votes, ``views`` h behind each gate, and ``prospects``
-    those of its images by gate, None where all have all samples.
+    those of its inputs by gate, None where all have all samples.
     """
 
     summary: Summary
     curves: tuple[Curve, ...]
     outcomes: Outcomes
     bounds: ConfidenceBounds | LayerBounds | None = None
-    records: Sequence[ImageRecord] = ()
+    records: Sequence[InputRecord] = ()
     views: dict[float, View] = field(default_factory=dict)
     prospects: dict[float, Prospects] | None = None
 
@@ -303,12 +303,12 @@ class CertifyResult(Result):
 
     @property
     def outcomes(self) -> Outcomes:
-        """Classes and radii, image by image; one `CertifiedRadii` for each row of the table."""
+        """Classes and radii, input by input; one `CertifiedRadii` for each row of the table."""
         return self.evaluation.outcomes
 
     @property
-    def records(self) -> Sequence[ImageRecord]:
-        """The images with their counts; none of a run without noise."""
+    def records(self) -> Sequence[InputRecord]:
+        """The inputs with their counts; none of a run without noise."""
         return self.evaluation.records
 
 
@@ -320,8 +320,8 @@ def ceilings(request: CertifyRequest, classes: int) -> list[tuple[str, str, floa
 
 
 @lru_cache(maxsize=1 << 12)  # a trade-off asks for the same at many alphas
-def _interval(hits: int, images: int) -> tuple[float, float]:
-    low, high = clopper_pearson.interval(hits, images)
+def _interval(hits: int, inputs: int) -> tuple[float, float]:
+    low, high = clopper_pearson.interval(hits, inputs)
     return float(low), float(high)
 
 
@@ -343,20 +343,20 @@ def table_row(
     prospects: Prospects | None = None,
     ahead: FloatArray | None = None,
 ) -> CertifiedAccuracy:
-    """Count an image at r when its class is right and its radius is >= r (> 0 at r = 0).
+    """Count an input at r when its class is right and its radius is >= r (> 0 at r = 0).
 
     With `prospects`, for which `ahead` are the row's radii, the row says what more samples could give.
     """
     radius = np.where(correct, radii.radius, 0.0)
-    hits, images = [int(np.sum((radius >= r) & (radius > 0))) for r in columns], len(radius)
-    ends, mean = tuple(_interval(hit, images) for hit in hits), mean_below(radius)
-    shares = tuple(hit / images for hit in hits)
+    hits, inputs = [int(np.sum((radius >= r) & (radius > 0))) for r in columns], len(radius)
+    ends, mean = tuple(_interval(hit, inputs) for hit in hits), mean_below(radius)
+    shares = tuple(hit / inputs for hit in hits)
     row = CertifiedAccuracy(classifier, radii.certificate, shares, ends, mean, clean)
     if prospects is None or ahead is None:
         return row
     gain, growth = prospects.reach(radii.radius, ahead, np.asarray(columns))
-    most = tuple((hit + more) / images for hit, more in zip(hits, gain.tolist(), strict=True))
-    return replace(row, could_reach=most, mean_radius_could_reach=mean + growth / images)
+    most = tuple((hit + more) / inputs for hit, more in zip(hits, gain.tolist(), strict=True))
+    return replace(row, could_reach=most, mean_radius_could_reach=mean + growth / inputs)
 
 
 def mean_interval(radius: FloatArray, largest: float) -> tuple[float, float] | None:
@@ -373,7 +373,7 @@ def mean_interval(radius: FloatArray, largest: float) -> tuple[float, float] | N
 
 
 def outcomes_of(
-    records: Iterable[ImageRecord],
+    records: Iterable[InputRecord],
     standard: Mapping[int, FloatArray],
     rows: Sequence[Row],
     radii: tuple[CertifiedRadii, ...] = (),
@@ -396,7 +396,7 @@ def outcomes_of(
 
 
 def clean_accuracy(found: Outcomes) -> CleanAccuracy:
-    """Return the shares of images that are right without perturbation; None for what is not known."""
+    """Return the shares of inputs that are right without perturbation; None for what is not known."""
     predicted = (found.standard, found.robust, found.mixed)
     return CleanAccuracy(*(None if one is None else _share(one == found.labels) for one in predicted))
 
@@ -415,7 +415,7 @@ def tabulate(
 ) -> tuple[tuple[CertifiedAccuracy, ...], tuple[Curve, ...]]:
     """Return the rows of a table and its curves.
 
-    `likely_of` are each row's radii for the `prospects`, `largest` the radius that none of its images could
+    `likely_of` are each row's radii for the `prospects`, `largest` the radius that none of its inputs could
     exceed.
     """
     rows, curves = [], []
@@ -446,7 +446,7 @@ def reach_curve(
     columns: Sequence[float],
     prospects: Prospects,
 ) -> FloatArray:
-    """Return radii and the share of images that could reach them, (k, 2); the share falls along them.
+    """Return radii and the share of inputs that could reach them, (k, 2); the share falls along them.
 
     Among the radii are the columns of the table, and places just below these.
     """
@@ -460,7 +460,7 @@ def reach_curve(
 
 
 def prospects_of(bounded: Bounded, request: CertifyRequest) -> dict[float, Prospects]:
-    """Return by gate what images could reach with all samples; nothing where all have them."""
+    """Return by gate what inputs could reach with all samples; nothing where all have them."""
     return {
         gate: Prospects.of(request, view.bounds, view.standing, view.selected == bounded.records.labels, gate)
         for gate, view in bounded.views.items()
@@ -469,7 +469,7 @@ def prospects_of(bounded: Bounded, request: CertifyRequest) -> dict[float, Prosp
 
 
 def evaluate(
-    records: Iterable[ImageRecord],
+    records: Iterable[InputRecord],
     probabilities: Mapping[int, FloatArray],
     request: CertifyRequest,
     planned: int,
@@ -483,13 +483,13 @@ def evaluate(
     Parameters
     ----------
     records
-        Images; those whose sampling is not complete are left out.
+        Inputs; those whose sampling is not complete are left out.
     probabilities
-        Those (c,) of the standard classifier by image index; may lack images.
+        Those (c,) of the standard classifier by input index; may lack inputs.
     request
         What was asked.
     planned
-        Number of images asked for; fewer records make the result partial.
+        Number of inputs asked for; fewer records make the result partial.
     every_look
         Use all that is stored, wherever this request would have stopped: for
         records that no more samples will be added to.
@@ -504,7 +504,7 @@ def evaluate(
         summary = Summary(
             request.sigma, request.alpha, 0, request.of_one_input, request.radii,
             CleanAccuracy(None, None, None), (), complete=False, goal=request.goal,
-            planned_images=planned, **{**noise_told(request), **about},
+            planned_inputs=planned, **{**noise_told(request), **about},
         )  # fmt: skip
         return Evaluation(summary, (), outcomes_of((), {}, rows_of), bounded.bounds, views=views)
     radii = tuple(radii_of_rows(bounds_of(views), request))
@@ -517,7 +517,7 @@ def evaluate(
     about = {**about, "details": (*about.get("details", ()), *_noise_notes(kept))}
     if request.all_at_once:
         together = (
-            f"All {request.images:,} inputs at once: but for probability "
+            f"All {request.inputs:,} inputs at once: but for probability "
             f"{plain_decimal(request.failure_probability)}, no certificate of a row is wrong."
         )
         about["notes"] = (together, *about.get("notes", ()))
@@ -525,7 +525,7 @@ def evaluate(
         request.sigma, request.alpha, len(kept), request.of_one_input, request.radii,
         clean_accuracy(found), rows,
         complete=len(kept) == planned,
-        planned_images=planned,
+        planned_inputs=planned,
         mean_samples=float(bounded.samples.mean()),
         abstained=int(np.sum((radii[0].status == Status.ABSTAIN) & (bounded.samples > 0))),
         goal=request.goal, bound=request.bound, samples=request.samples,

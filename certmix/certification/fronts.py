@@ -21,7 +21,7 @@ _ROUNDING = 1e-9
 
 
 class Front(NamedTuple):
-    """Shares of images (101,), over `ALPHAS`: the mix is right, and certified at a radius."""
+    """Shares of inputs (101,), over `ALPHAS`: the mix is right, and certified at a radius."""
 
     name: str
     clean: FloatArray

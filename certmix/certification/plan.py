@@ -49,16 +49,16 @@ SCENARIOS: dict[str, dict[float, tuple[tuple[float, float], ...]]] = {
     },
 }  # fmt: skip
 """Certified accuracy by radius of Gaussian-trained networks, n = 100,000: ResNet-110 on CIFAR-10, from the
-logs of all 10,000 images by Salman et al. (NeurIPS 2019); ResNet-50 on ImageNet, from Cohen, Rosenfeld and
+logs of all 10,000 inputs by Salman et al. (NeurIPS 2019); ResNet-50 on ImageNet, from Cohen, Rosenfeld and
 Kolter (ICML 2019)."""
 
 CLASSES = {"cifar10": 10, "imagenet": 1000}
 SPREAD = {"cifar10": 6, "imagenet": 30}
-"""Classes that get votes of an image: an assumption, for sizes alone."""
+"""Classes that get votes of an input: an assumption, for sizes alone."""
 _LARGEST = 3.81
 """Radius in units of sigma that 100,000 agreeing samples give: where published radii end."""
 _DOUBTFUL = 0.5
-_IMAGES = 10_000
+_INPUTS = 10_000
 GOALS = ("fixed", "radii", "radius")
 MODEL_SECONDS = 30.0
 """What a worker takes to start: an assumption."""
@@ -66,10 +66,10 @@ MODEL_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Truth:
-    """Images (m,) to stand for those of the run that is planned.
+    """Inputs (m,) to stand for those of the run that is planned.
 
-    ``probability`` is that of the selected class under noise, float64 (m,); an image whose class is not
-    ``right`` stops after selection.  Of ``classes``, ``voted`` get votes of an image.  ``source`` says where
+    ``probability`` is that of the selected class under noise, float64 (m,); an input whose class is not
+    ``right`` stops after selection.  Of ``classes``, ``voted`` get votes of an input.  ``source`` says where
     this comes from, ``doubts`` why it may be wrong; ``seconds_per_sample`` is None where nothing was timed.
     """
 
@@ -83,7 +83,7 @@ class Truth:
 
 
 def scenario(name: str, sigma: float) -> Truth:
-    """Return images whose certified accuracies are those published of a network and noise level.
+    """Return inputs whose certified accuracies are those published of a network and noise level.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def scenario(name: str, sigma: float) -> Truth:
         raise ParameterError(f"scenario {name} knows sigma {known}, not {sigma:g}: choose one, or use --like")
     radii, shares = np.array(SCENARIOS[name][sigma], np.float64).T
     radii = np.append(radii, max(_LARGEST * sigma, radii[-1] + 1e-6))
-    share = (np.arange(_IMAGES) + 0.5) / _IMAGES
+    share = (np.arange(_INPUTS) + 0.5) / _INPUTS
     certified = share < shares[0]
     radius = np.interp(-share, -np.append(shares, 0.0), radii)
     rest = share >= shares[0]
@@ -111,12 +111,12 @@ def scenario(name: str, sigma: float) -> Truth:
 
 
 def truth_of(path: Path, how: Reading) -> tuple[Truth, Smoothing, CertifyRequest | None]:
-    """Return the images of a run folder with its noise and request, or of a published log or class counts.
+    """Return the inputs of a run folder with its noise and request, or of a published log or class counts.
 
     Raises
     ------
     CertmixError
-        If it cannot be read, or holds no images.
+        If it cannot be read, or holds no inputs.
     """
     if not path.is_dir():
         stored = read_stored(path, how)
@@ -157,7 +157,7 @@ def truth_of(path: Path, how: Reading) -> tuple[Truth, Smoothing, CertifyRequest
 class PlannedGoal:
     """One goal of sampling: what it draws, takes and costs.
 
-    Samples of an image include those of selection.  ``worker_hours`` are those of all workers together,
+    Samples of an input include those of selection.  ``worker_hours`` are those of all workers together,
     ``hours`` pass until the run ends; ``cost`` is None without a price.  ``disk_bytes`` are those of the
     records, ``memory_bytes`` those of the process that tabulates them.
     """
@@ -176,7 +176,7 @@ class PlannedGoal:
 class Plan:
     """What a run would take, goal by goal, and what that rests on."""
 
-    images: int
+    inputs: int
     samples: int
     noise: str
     scale: float
@@ -197,7 +197,7 @@ def plan(
     request: CertifyRequest,
     truth: Truth,
     *,
-    images: int,
+    inputs: int,
     throughput: float | None = None,
     workers: int = 1,
     price_per_hour: float | None = None,
@@ -205,7 +205,7 @@ def plan(
 ) -> Plan:
     """Return what a certification would take: that of `request`, whose goal is ignored, all are shown.
 
-    `truth` are images to stand for those of the run, of which there are `images`.  One of `workers`, which
+    `truth` are inputs to stand for those of the run, of which there are `inputs`.  One of `workers`, which
     costs `price_per_hour`, takes `throughput` noisy samples in a second; None takes what `truth` measured,
     and its number of classes.  Values out of range, or no throughput at all, are a ParameterError.
     """
@@ -215,16 +215,16 @@ def plan(
             "no throughput: give --throughput, samples a second of one worker, or --like a run made here"
         )
     rate = 1.0 / measured if throughput is None and measured else throughput or 0.0
-    _check(rate, workers, images, price_per_hour)
+    _check(rate, workers, inputs, price_per_hour)
     shape = replace(truth, classes=classes or truth.classes)
     goals, gated = [], request.gated
     request = request.replace(gate=0.0, tuned=NO_ROW)
     for goal in GOALS:
         drawn, kept = _simulated(request.replace(goal=goal), shape)
         mean = float(drawn.mean()) + request.selection_samples
-        longest = request.samples + request.selection_samples  # of one image, by one worker
-        taken = _taken(images, mean, longest, rate, workers, price_per_hour)
-        goals.append(PlannedGoal(goal, *taken, *_sizes(shape, images, kept)))
+        longest = request.samples + request.selection_samples  # of one input, by one worker
+        taken = _taken(inputs, mean, longest, rate, workers, price_per_hour)
+        goals.append(PlannedGoal(goal, *taken, *_sizes(shape, inputs, kept)))
     told = "as given, one worker's" if throughput is not None else "what that run had"
     assumptions = (
         *truth.doubts,
@@ -236,7 +236,7 @@ def plan(
         *["No vote is behind a gate here: rows of gated votes may take more samples."] * gated,
     )
     return Plan(
-        images, request.samples, request.noise, request.smoothing.scale, request.alpha, shape.classes,
+        inputs, request.samples, request.noise, request.smoothing.scale, request.alpha, shape.classes,
         workers, rate, price_per_hour, tuple(goals), assumptions,
     )  # fmt: skip
 
@@ -246,7 +246,7 @@ def cases_of(
 ) -> tuple[str, float, int, int]:
     """Return a kind whose cases are gone through, its scale, how many cases, and classes, an input has.
 
-    They are as named, or as a run has them; `columns` are an image's.
+    They are as named, or as a run has them; `columns` are an input's.
     """
     if like is not None:
         if columns is not None or not is_enumerated(like):
@@ -263,7 +263,7 @@ def cases_of(
     kind, of_columns = counted.cases_of(str(noise)), norms_of(str(noise)) == (PATCH,)
     level = kind.scale if scale is None else scale
     if of_columns != (columns is not None):
-        how = "give --columns of the images, such as 32" if of_columns else "leave --columns out"
+        how = "give --columns of the inputs, such as 32" if of_columns else "leave --columns out"
         raise ParameterError(f"--noise {noise}: {how}, or name a run with --like")
     return str(noise), level, kind.count(level, (1, 1, columns or 1)), 10
 
@@ -273,21 +273,21 @@ def plan_cases(
     scale: float,
     cases: int,
     *,
-    images: int,
+    inputs: int,
     throughput: float | None = None,
     workers: int = 1,
     price_per_hour: float | None = None,
     classes: int = 10,
 ) -> Plan:
-    """Return what a certification by votes on all `cases` of an image would take, a forward pass each.
+    """Return what a certification by votes on all `cases` of an input would take, a forward pass each.
 
     The rest is as for `plan`, but that there is nothing to simulate: one goal, ``all``.
     """
     if throughput is None:
         raise ParameterError("no throughput: give --throughput, forward passes a second of one worker")
-    _check(throughput, workers, images, price_per_hour)
-    sizes = images * (200 + 8.0 * (cases + classes)), 250e6 + images * 16.0 * (cases + classes)
-    taken = _taken(images, cases, cases, throughput, workers, price_per_hour)
+    _check(throughput, workers, inputs, price_per_hour)
+    sizes = inputs * (200 + 8.0 * (cases + classes)), 250e6 + inputs * 16.0 * (cases + classes)
+    taken = _taken(inputs, cases, cases, throughput, workers, price_per_hour)
     goal = PlannedGoal("all", *taken, *sizes)
     assumptions = (
         "All cases of an input are gone through, whatever the weight: nothing is drawn.",
@@ -295,12 +295,12 @@ def plan_cases(
         f"A worker starts in {MODEL_SECONDS:.0f} s; you pay for all workers until the last one ends.",
     )
     return Plan(
-        images, cases, noise, scale, None, classes, workers, throughput, price_per_hour, (goal,), assumptions
+        inputs, cases, noise, scale, None, classes, workers, throughput, price_per_hour, (goal,), assumptions
     )
 
 
-def _check(rate: float, workers: int, images: int, price_per_hour: float | None) -> None:
-    for name, value in (("throughput", rate), ("workers", workers), ("images", images)):
+def _check(rate: float, workers: int, inputs: int, price_per_hour: float | None) -> None:
+    for name, value in (("throughput", rate), ("workers", workers), ("inputs", inputs)):
         if not 0 < value < math.inf:
             raise ParameterError(f"{name} = {value:g}: give a positive number")
     if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
@@ -308,17 +308,17 @@ def _check(rate: float, workers: int, images: int, price_per_hour: float | None)
 
 
 def _taken(
-    images: int, mean: float, longest: float, rate: float, workers: int, price_per_hour: float | None
+    inputs: int, mean: float, longest: float, rate: float, workers: int, price_per_hour: float | None
 ) -> tuple[float, float, float, float, float | None]:
-    """Return samples of an image and in all, the workers' hours, those that pass, and the cost."""
-    worker_hours, most = images * mean / rate / 3600, longest / rate / 3600
-    hours = max(worker_hours / min(workers, images), min(most, worker_hours)) + MODEL_SECONDS / 3600
+    """Return samples of an input and in all, the workers' hours, those that pass, and the cost."""
+    worker_hours, most = inputs * mean / rate / 3600, longest / rate / 3600
+    hours = max(worker_hours / min(workers, inputs), min(most, worker_hours)) + MODEL_SECONDS / 3600
     paid = None if price_per_hour is None else price_per_hour * workers * hours
-    return mean, images * mean, worker_hours, hours, paid
+    return mean, inputs * mean, worker_hours, hours, paid
 
 
 def _simulated(request: CertifyRequest, truth: Truth) -> tuple[np.ndarray, float]:
-    """Return the estimation samples of each image, and the mean number of looks kept."""
+    """Return the estimation samples of each input, and the mean number of looks kept."""
     if request.goal == "fixed":
         kept = float(len({*looks(request.samples), request.samples}))
         return np.full(len(truth.right), request.samples), kept
@@ -336,10 +336,10 @@ def _simulated(request: CertifyRequest, truth: Truth) -> tuple[np.ndarray, float
     return walk.samples, kept / len(truth.right)
 
 
-def _sizes(truth: Truth, images: int, kept: float) -> tuple[float, float]:
+def _sizes(truth: Truth, inputs: int, kept: float) -> tuple[float, float]:
     """Return bytes on disk and in memory: counts hold no zeros in either; see docs/scale.md."""
     voted = min(truth.voted, truth.classes)
     each_look = 72 + min(8.0 * truth.classes, 7.5 * voted) + 24.0 * voted  # votes, and their ballots
-    disk = images * (200 + each_look * (kept + 1) + 8.0 * truth.classes)
-    memory = 250e6 + images * (16.0 * truth.classes + kept * (8.0 * voted + 300) + 2000)
+    disk = inputs * (200 + each_look * (kept + 1) + 8.0 * truth.classes)
+    memory = 250e6 + inputs * (16.0 * truth.classes + kept * (8.0 * voted + 300) + 2000)
     return disk, memory

@@ -295,7 +295,7 @@ def table_of(
     ]
     if claim.reached is False:
         notes.append(
-            "Not shown is no proof of the contrary: more --images or --samples, or a smaller share, may do."
+            "Not shown is no proof of the contrary: more --inputs or --samples, or a smaller share, may do."
         )
     mean = "unknown" if claim.mean_score is None else floor_digits(claim.mean_score, 4)
     details = [

@@ -44,9 +44,9 @@ from certmix.text import floor_digits
 from certmix.types import FloatArray, IntArray
 
 BATCH = {"margin": 10, "lipschitz-constant": 100, "enumerated": 10}
-"""Images that are worked on together, and kept together."""
+"""Inputs that are worked on together, and kept together."""
 LOOKED_AT = 16
-"""Images at which a given constant is held against the model's slope."""
+"""Inputs at which a given constant is held against the model's slope."""
 SLACK = 1e-3
 """Relative excess that rounding of the model's own arithmetic may explain."""
 
@@ -59,7 +59,7 @@ class Proving(Recipe):
 
     @property
     def step(self) -> int:
-        """Images that are kept together; of votes, the batch size is of what is shown of one."""
+        """Inputs that are kept together; of votes, the batch size is of what is shown of one."""
         usual = BATCH[self.request.certificate]
         return usual if isinstance(self.request, Enumerated) else self.passes.batch_size or usual
 
@@ -80,7 +80,7 @@ class Proving(Recipe):
         if isinstance(self.request, GivenConstant):
             self._refute(self.request, run.store)
         indices = self.loaded.dataset.indices[self.everyone]
-        remember_planned(run.store, self.request.images, indices.tolist())
+        remember_planned(run.store, self.request.inputs, indices.tolist())
         if isinstance(self.request, Enumerated):
             self._check_views()
             return self.described()
@@ -91,7 +91,7 @@ class Proving(Recipe):
         return Cell(standard_logits(model.checksum), partial(_logits, model))
 
     def todo(self, store: Store) -> Todo:
-        """Return which images lack any figure."""
+        """Return which inputs lack any figure."""
         return self.cells.todo(store, self.positions, self.elsewhere)
 
     def _check_views(self) -> None:
@@ -99,12 +99,12 @@ class Proving(Recipe):
         shown, dataset = self.loaded.robust.module, self.loaded.dataset
         assert isinstance(shown, Shown)
         looked = self.positions[:: max(1, len(self.positions) // LOOKED_AT)]
-        images = torch.from_numpy(stack(dataset, looked)).to(self.passes.device)
-        shown.views.refuse(images, dataset.name)
+        inputs = torch.from_numpy(stack(dataset, looked)).to(self.passes.device)
+        shown.views.refuse(inputs, dataset.name)
         with full_float32():
-            shown.check(images[0], self.passes.batch_size, self.loaded.robust.name)
+            shown.check(inputs[0], self.passes.batch_size, self.loaded.robust.name)
         assert isinstance(self.request, Enumerated)
-        self.request.refuse_wider(images.shape[-1])
+        self.request.refuse_wider(inputs.shape[-1])
 
     def look_at(self, found: Outcomes) -> None:
         """Point out a robust model near chance."""
@@ -122,7 +122,7 @@ class Proving(Recipe):
 
     @full_float32()
     def _refute(self, request: GivenConstant, store: Store) -> None:
-        """Refuse a constant below a slope that the model shows at some image; one that passes is not proved.
+        """Refuse a constant below a slope that the model shows at some input; one that passes is not proved.
 
         The slope of z_y - z_i (or h_y - h_i), y and i the two largest, is the dual norm of its gradient;
         every valid constant is at least this slope over `STEEPNESS`.
@@ -163,7 +163,7 @@ class Proving(Recipe):
 def cells_of(
     request: DeterministicRequest, loaded: Loaded, device: torch.device, step: int, together: int | None
 ) -> Cells:
-    """Return the cells that follow from the robust model; its layers are compared with it on some images."""
+    """Return the cells that follow from the robust model; its layers are compared with it on some inputs."""
     cells = [Cell(ROBUST, partial(_logits, loaded.robust))]
     if isinstance(request, Enumerated):
         cells = [Cell(request.cell, partial(_ballots, loaded.robust, together))]
@@ -185,19 +185,19 @@ def _load(
 
 
 def _ballots(model: LoadedModel, together: int | None, batch: Batch) -> IntArray:
-    """Return the answer to each case of each image, (m, n)."""
+    """Return the answer to each case of each input, (m, n)."""
     shown, found = model.module, []
     assert isinstance(shown, Shown)
-    for index, image in zip(batch.indices.tolist(), batch.images, strict=True):
-        shown.views.refuse(image, f"input {index}")
-        found.append(shown.ballots(image, together, model.name).cpu().numpy())
+    for index, input in zip(batch.indices.tolist(), batch.inputs, strict=True):
+        shown.views.refuse(input, f"input {index}")
+        found.append(shown.ballots(input, together, model.name).cpu().numpy())
     return np.stack(found)
 
 
 def _logits(model: LoadedModel, batch: Batch) -> FloatArray:
     """Return a model's clean logits; ModelError if one is not finite."""
     with torch.inference_mode():
-        logits: FloatArray = call_model(model.module, batch.images, model.name).double().cpu().numpy()
+        logits: FloatArray = call_model(model.module, batch.inputs, model.name).double().cpu().numpy()
     if not np.isfinite(logits).all():
         index = batch.indices[~np.isfinite(logits).all(1)][0]
         raise ModelError(f"{model.name} gives input {index} logits that are not finite: check its weights")
@@ -214,7 +214,7 @@ def _margin_cells(request: Margin, graph: Graph, loaded: Loaded, step: int, alph
 
     def given(batch: Batch) -> tuple[torch.Tensor, IntArray, str]:
         logits = batch.held.read(ROBUST, batch.indices.tolist())
-        return batch.images.cpu(), logits.argmax(1).astype(np.int64), request.norm
+        return batch.inputs.cpu(), logits.argmax(1).astype(np.int64), request.norm
 
     def radii(batch: Batch) -> FloatArray:
         found = certified_radius(

@@ -39,7 +39,7 @@ ARITHMETIC_WORDS = {
 def stored_outcomes(
     request: DeterministicRequest, store: Store, indices: IntArray, labels: IntArray, cell: str | None
 ) -> Outcomes:
-    """Return what a store says of images; `cell` holds the standard model's logits, None without one."""
+    """Return what a store says of inputs; `cell` holds the standard model's logits, None without one."""
     if len(indices) == 0:
         return Outcomes(indices, labels, np.empty(0, np.int64))
     if isinstance(request, Enumerated):
@@ -55,7 +55,7 @@ def stored_outcomes(
 
 
 def counted(request: Enumerated, store: Store, indices: IntArray) -> Counted:
-    """Return the votes of stored images behind the request's gate."""
+    """Return the votes of stored inputs behind the request's gate."""
     ballots = store.read(request.cell, indices.tolist()).astype(np.int64)
     sure = ballots % BALLOT_LEVELS >= level_of(request.gate)
     return Counted.of(np.where(sure, ballots // BALLOT_LEVELS, -1), store.classes or 0)
@@ -77,7 +77,7 @@ def _counted_outcomes(
 def stored_radii(
     request: DeterministicRequest, store: Store, indices: IntArray, alpha: float
 ) -> CertifiedRadii:
-    """Return the radii of stored images, by index."""
+    """Return the radii of stored inputs, by index."""
     if isinstance(request, Enumerated):
         held = counted(request, store, indices)
         return held.radii(request.noise, request.scale, [(EXACT, alpha)])[0]
@@ -96,7 +96,7 @@ def stored_radii(
 
 
 def stored_classes(request: DeterministicRequest, store: Store, indices: IntArray) -> IntArray:
-    """Return the class of h for each of stored images, -1 for none."""
+    """Return the class of h for each of stored inputs, -1 for none."""
     if isinstance(request, Enumerated):
         return counted(request, store, indices).selected
     return store.read(ROBUST, indices.tolist()).argmax(1).astype(np.int64)
@@ -107,8 +107,8 @@ def near_column(request: Margin, radius: FloatArray, column: float) -> NDArray[n
     return (radius < column) & (column <= radius + 2 * request.tolerance) & (radius > 0)
 
 
-def held_images(request: DeterministicRequest, store: Store, described: Mapping[str, Any]) -> IntArray:
-    """Return the images, by index, of which a run has all that its table needs."""
+def held_inputs(request: DeterministicRequest, store: Store, described: Mapping[str, Any]) -> IntArray:
+    """Return the inputs, by index, of which a run has all that its table needs."""
     standard = described["models"]["standard"]
     wanted = [*needed_cells(request), LABEL]
     wanted += [] if standard is None else [standard_logits(standard["checksum"])]
@@ -122,22 +122,22 @@ def evaluate_proved(
     described: Mapping[str, Any],
     **names: Any,
 ) -> Evaluation:
-    """Return what a run's numbers say of the images `planned`, by index; `names` of data and models."""
+    """Return what a run's numbers say of the inputs `planned`, by index; `names` of data and models."""
     standard = described["models"]["standard"]
     cell = None if standard is None else standard_logits(standard["checksum"])
-    held = set(held_images(request, store, described).tolist())
+    held = set(held_inputs(request, store, described).tolist())
     indices = np.array([index for index in planned if index in held], np.int64)
-    images = len(indices)
+    inputs = len(indices)
     labels = store.read(LABEL, indices.tolist()).reshape(-1).astype(np.int64)
     found = stored_outcomes(request, store, indices, labels, cell)
     largest = largest_radii(request, held_votes(request, store))
-    rows, curves = tabulate(found, request.rows(), request.radii, largest=largest) if images else ((), ())
-    abstained = int(np.sum(found.radii[0].status == Status.ABSTAIN)) if images else None
+    rows, curves = tabulate(found, request.rows(), request.radii, largest=largest) if inputs else ((), ())
+    abstained = int(np.sum(found.radii[0].status == Status.ABSTAIN)) if inputs else None
     first, *details = _notes(request, found, described["data"]["input_range"])
     summary = Summary(
-        sigma=None, alpha=request.alpha, images=images, failure_probability=None, radii=request.radii,
-        clean_accuracy=clean_accuracy(found), rows=rows, complete=images == len(planned), goal=None,
-        planned_images=len(planned), bound=request.bound_method if isinstance(request, Margin) else None,
+        sigma=None, alpha=request.alpha, inputs=inputs, failure_probability=None, radii=request.radii,
+        clean_accuracy=clean_accuracy(found), rows=rows, complete=inputs == len(planned), goal=None,
+        planned_inputs=len(planned), bound=request.bound_method if isinstance(request, Margin) else None,
         abstained=abstained, notes=(first,), details=tuple(details), norm=request.norm,
         noise=getattr(request, "noise", None), scale=getattr(request, "scale", None), **names,
     )  # fmt: skip
@@ -145,7 +145,7 @@ def evaluate_proved(
 
 
 def held_votes(request: DeterministicRequest, store: Store) -> int:
-    """Return how many votes each image of a run has; 0 of runs without votes."""
+    """Return how many votes each input of a run has; 0 of runs without votes."""
     if not isinstance(request, Enumerated):
         return 0
     some = sorted(store.known(request.cell))[:1]
@@ -153,7 +153,7 @@ def held_votes(request: DeterministicRequest, store: Store) -> int:
 
 
 def largest_radii(request: DeterministicRequest, votes: int) -> list[float]:
-    """Return the radius of each row that no image could exceed; none where there is no such."""
+    """Return the radius of each row that no input could exceed; none where there is no such."""
     if isinstance(request, Margin):
         return [request.max_radius] * 2
     if not isinstance(request, Enumerated) or not votes:
@@ -189,8 +189,8 @@ def _notes(request: DeterministicRequest, found: Outcomes, box: tuple[float, flo
     return notes
 
 
-def radii_by_image(found: Outcomes) -> dict[str, dict[str, str]]:
-    """Return label, class and radii of each image by index, in full; radius 0 where nothing is certified."""
+def radii_by_input(found: Outcomes) -> dict[str, dict[str, str]]:
+    """Return label, class and radii of each input by index, in full; radius 0 where nothing is certified."""
     heading = ("label", "predict", "radius_robust", "radius_mixed")
     columns = [found.indices, found.labels, found.robust, *(radii.radius for radii in found.radii[:2])]
     rows = ([repr(value.item()) for value in row] for row in zip(*columns, strict=True))

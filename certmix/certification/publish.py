@@ -21,7 +21,7 @@ from certmix.certification.evaluate import (
     log_columns,
 )
 from certmix.certification.fronts import fronts_of
-from certmix.certification.proved_table import evaluate_proved, radii_by_image
+from certmix.certification.proved_table import evaluate_proved, radii_by_input
 from certmix.certification.request import (
     KINDS,
     CertifyRequest,
@@ -31,7 +31,7 @@ from certmix.certification.request import (
     Shard,
     needed_cells,
 )
-from certmix.certification.stored import LOG, data_of, images_of, named, planned_images
+from certmix.certification.stored import LOG, data_of, inputs_of, named, planned_inputs
 from certmix.data.scales import about_scale
 from certmix.errors import CertmixError, RunError
 from certmix.files import write_atomically
@@ -53,7 +53,7 @@ RADII_FILE = "radii.tsv"
 def derive(
     request: Request, store: Store, described: dict[str, Any], held: Records | None = None
 ) -> Evaluation:
-    """Return what a run's numbers say of the images it was asked for; `described` is its ``run.json``.
+    """Return what a run's numbers say of the inputs it was asked for; `described` is its ``run.json``.
 
     `held` are the store's records, where they were read before.
     """
@@ -63,7 +63,7 @@ def derive(
     names: dict[str, Any] = {"data": named(described["data"])[0]}
     names |= {role: named(model)[0] for role, model in described["models"].items()}
     try:
-        planned = planned_images(store, request.images)
+        planned = planned_inputs(store, request.inputs)
     except ValueError as error:
         raise RunError(
             f"the run does not say which inputs were asked for ({error}): repeat its command"
@@ -79,7 +79,7 @@ def derive(
     held = store.records(ballots=request.gated) if held is None else held
     checksum = named(described["models"]["standard"])[1]
     mine = planned if shard is None else planned[shard.number - 1 :: shard.of]
-    records = held.of_images(mine)
+    records = held.of_inputs(mine)
     probabilities = {} if checksum is None else store.standard(checksum)
     names |= about_scale(described["data"].get("settings"), request.radii, notes, details, request.norm)
     return evaluate(records, probabilities, request, len(planned), **names)
@@ -126,7 +126,7 @@ def texts_in(request: Request, evaluation: Evaluation) -> dict[str, str]:
 
 
 def log_of(request: Request, evaluation: Evaluation) -> dict[str, str]:
-    """Return the text of a run's log, image by image, by the file's name."""
+    """Return the text of a run's log, input by input, by the file's name."""
     if isinstance(request, Population):
         return {}
     if isinstance(request, CertifyRequest):
@@ -136,7 +136,7 @@ def log_of(request: Request, evaluation: Evaluation) -> dict[str, str]:
                 rows, request.bound_at(request.gate), request.gate, evaluation.summary.feature_scale
             )
         }
-    found = radii_by_image(evaluation.outcomes).items()
+    found = radii_by_input(evaluation.outcomes).items()
     lines = ["idx\tlabel\tpredict\tradius_robust\tradius_mixed"]
     lines += ["\t".join([index, *row.values()]) for index, row in found]
     return {RADII_FILE: "\n".join(lines) + "\n"}
@@ -145,7 +145,7 @@ def log_of(request: Request, evaluation: Evaluation) -> dict[str, str]:
 def unfinished(folder: Path, finished: IntArray | None = None) -> str | None:
     """Return why a run is not the whole of what it was asked for, and the remedy; None if it is.
 
-    One of another study than ``certmix certify`` counts as whole.  `finished` are its finished images, where
+    One of another study than ``certmix certify`` counts as whole.  `finished` are its finished inputs, where
     they are known: its numbers are not read again.
     """
     described = read_run(folder)
@@ -172,7 +172,7 @@ def refuse_unfinished(folder: Path) -> None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether a run's numbers are those of all images that its description asks for, or its shard."""
+    """Return whether a run's numbers are those of all inputs that its description asks for, or its shard."""
     try:
         described = read_run(folder)
         done, planned = _progress(folder, described)
@@ -186,13 +186,13 @@ def _study(described: dict[str, Any]) -> str:
 
 
 def _progress(folder: Path, described: dict[str, Any], finished: IntArray | None = None) -> tuple[int, int]:
-    """Return how many of the images that a run was asked for are done, of how many."""
+    """Return how many of the inputs that a run was asked for are done, of how many."""
     with opened(folder, described) as (request, store):
         if isinstance(request, Population):
             found = population.derive(request, store, described)
             return found.claim.draws, found.claim.draws if found.summary.complete else found.most
         try:
-            asked = planned_images(store, request.images)
+            asked = planned_inputs(store, request.inputs)
         except ValueError:  # it was stopped before it knew
             asked = []
         if isinstance(request, CertifyRequest):
@@ -207,7 +207,7 @@ def _progress(folder: Path, described: dict[str, Any], finished: IntArray | None
             shard = from_json(Shard, described["shard"])
             asked = asked[shard.number - 1 :: shard.of]
         return len(done.intersection(asked)), len(asked)
-    planned = images_of(request, data_of(described)[0])
+    planned = inputs_of(request, data_of(described)[0])
     return min(len(done), planned), planned
 
 

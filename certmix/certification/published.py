@@ -17,13 +17,13 @@ _SEPARATORS = {".tsv": "\t", ".csv": ","}
 
 
 class Difference(NamedTuple):
-    """A cell of a file of a run's folder that is not what the numbers give; `image` is its row's, or None."""
+    """A cell of a file of a run's folder that is not what the numbers give; `input` is its row's, or None."""
 
     file: str
     cell: str
     there: str
     derived: str
-    image: int | None = None
+    input: int | None = None
 
     def __str__(self) -> str:
         own, derived = (one_line(text) or "nothing" for text in (self.there, self.derived))
@@ -84,10 +84,10 @@ def _compared(name: str, there: str, own: str) -> Iterator[Difference]:
             yield Difference(name, f"line {number}", one, other)
             continue
         cells = [line.split(mark) for line in lines]
-        image = int(cells[1][0]) if heading[0] == "idx" and cells[1][0].isdecimal() else None
+        input = int(cells[1][0]) if heading[0] == "idx" and cells[1][0].isdecimal() else None
         for column, one, other in zip_longest(heading, *cells, fillvalue=""):
             if column != "time" and not _same(one, other):  # it grows with samples drawn for later requests
-                yield Difference(name, f"line {number}, {column or 'beyond'}", one[:60], other[:60], image)
+                yield Difference(name, f"line {number}, {column or 'beyond'}", one[:60], other[:60], input)
 
 
 def _leaves(value: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Run a finished run again from its description and compare, image by image."""
+"""Run a finished run again from its description and compare, input by input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from certmix.certification.evaluate import CertifyResult, Evaluation
-from certmix.certification.proved_table import radii_by_image
+from certmix.certification.proved_table import radii_by_input
 from certmix.certification.publish import derive, opened, refuse_unfinished
 from certmix.certification.request import CertifyRequest, Population
 from certmix.certification.run import Progress, run_certify
@@ -32,7 +32,7 @@ __all__ = ["Difference", "Reproduction", "reproduce"]
 
 @dataclass(frozen=True)
 class Difference:
-    """One image whose counts differ: how many of the compared samples voted otherwise."""
+    """One input whose counts differ: how many of the compared samples voted otherwise."""
 
     index: int
     selection: int
@@ -41,7 +41,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The new result, images compared, and where their counts differ.
+    """The new result, inputs compared, and where their counts differ.
 
     Without samples ``compares`` is ``radii``, and what differs is in ``changed``.
     """
@@ -90,7 +90,7 @@ def reproduce(
         batch_size = described.get("batch_size")
         if not isinstance(batch_size, int | None) or batch_size == 0:
             raise TypeError("a good batch size")
-        before = _by_image(derive(request, store, described))
+        before = _by_input(derive(request, store, described))
     with closing(Store(folder / DATABASE, read_only=True)) as store:
         result = run_certify(
             request, named, output=output, device=device, batch_size=batch_size,
@@ -98,7 +98,7 @@ def reproduce(
             compiled=described.get("compiled") is True and has_compiler(),
             progress=progress, say=say, like=partial(hold_original, folder, described, store),
         )  # fmt: skip
-    after = _by_image(result.evaluation)
+    after = _by_input(result.evaluation)
     common = [index for index in after if index in before]
     differences, changed = [], list[str]()
     for index in common:
@@ -130,10 +130,10 @@ def _is_code(role: str, spec: Any) -> bool:
     return isinstance(spec, str) and (is_factory(spec) if role == "data" else is_code(spec))
 
 
-def _by_image(found: Evaluation) -> dict[Any, Any]:
-    """Return records by image, or the figures of a run without samples by name."""
+def _by_input(found: Evaluation) -> dict[Any, Any]:
+    """Return records by input, or the figures of a run without samples by name."""
     if found.bounds is None:
-        return dict(radii_by_image(found.outcomes))
+        return dict(radii_by_input(found.outcomes))
     return {record.index: record for record in found.records}
 
 

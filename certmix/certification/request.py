@@ -22,7 +22,7 @@ from certmix.runs.folder import NOISE_VERSION
 from certmix.runs.settings import (
     DERIVED,
     Count,
-    Images,
+    Inputs,
     Option,
     Positive,
     Settings,
@@ -46,7 +46,7 @@ GOALS = {
     "fixed": "all of --samples for every input",
     "population": "a share of all inputs at --at-radius is shown, of no one input (docs/population.md)",
 }
-"""When an image has been sampled enough, by name."""
+"""When an input has been sampled enough, by name."""
 SETTLES = {
     "exact": "h alone, and the mix by its exact certificate",
     "all": "every row, also of theorems that more samples help little",
@@ -117,7 +117,7 @@ def checked_radii(radii: Iterable[float]) -> tuple[float, ...]:
 
 
 Alpha = Annotated[float, Option("Mixing weight of the robust classifier, 0.5 to 1.", check=check_alpha)]
-Sampled = Annotated[Images, Option("How many inputs, spread over the data.", metavar="N|all")]
+Sampled = Annotated[Inputs, Option("How many inputs, spread over the data.", metavar="N|all")]
 
 StandardTemperature = Annotated[
     float,
@@ -193,7 +193,7 @@ class CertifyRequest(Settings, frozen=True):
         ),
     ]
     alpha: Alpha
-    images: Sampled = 100
+    inputs: Sampled = 100
     samples: Annotated[Count, Option("Most estimation samples of an input.")] = 10_000
     selection_samples: Annotated[Count, Option("Samples that choose the class.")] = 100
     goal: Annotated[
@@ -296,15 +296,15 @@ class CertifyRequest(Settings, frozen=True):
         """The failure probability of one input's certificate: its share, where all of them share one."""
         if not self.all_at_once:
             return self.failure_probability
-        if self.images == "all":
-            raise ParameterError("all_at_once is of a number of inputs: give images, such as images = 100")
-        return math.nextafter(self.failure_probability / int(self.images), 0.0)
+        if self.inputs == "all":
+            raise ParameterError("all_at_once is of a number of inputs: give inputs, such as inputs = 100")
+        return math.nextafter(self.failure_probability / int(self.inputs), 0.0)
 
     def of_inputs(self, there: int) -> CertifyRequest:
         """Return the request that names how many of so many inputs share the failure probability."""
-        if not self.all_at_once or (self.images != "all" and int(self.images) <= there):
+        if not self.all_at_once or (self.inputs != "all" and int(self.inputs) <= there):
             return self
-        return self.replace(images=there)
+        return self.replace(inputs=there)
 
     def usual(self, name: str) -> Any:
         """Return the first bound of what is averaged; columns up to where samples that all agree reach."""
@@ -319,7 +319,7 @@ class CertifyRequest(Settings, frozen=True):
             return PENDING
         steps = looks(self.samples)
         sequential = self.goal != "fixed" and len(steps) > 0
-        delta = self.failure_probability if self.images == "all" else self.of_one_input
+        delta = self.failure_probability if self.inputs == "all" else self.of_one_input
         spent = delta * (share(len(steps) - 1) if sequential else 1.0)
         p = min(spent ** (1 / (steps[-1] if sequential else self.samples)), 1 - 2.0**-53)
         reach = float(smoothing.radius("exact", p, 1.0 - p, 1.0)[0])
@@ -413,7 +413,7 @@ class CertifyRequest(Settings, frozen=True):
         return found
 
     def deciding(self) -> list[Row]:
-        """Return the rows that decide when an image has enough; the first of the mix where none is exact."""
+        """Return the rows that decide when an input has enough; the first of the mix where none is exact."""
         alone, *mixed = self.rows()
         exact = [row for row in mixed if row.certificate == "exact"] or mixed[:1]
         return [alone, *(mixed if self.settle == "all" else exact)]
@@ -524,7 +524,7 @@ class Margin(Proved, frozen=True):
         Literal["linf", "l2"],
         Option("Norm of the radii.", shown="l2; linf for margin", choices=NORMS_OF["margin"], read=norm_name),
     ] = "linf"
-    images: Sampled = 100
+    inputs: Sampled = 100
     radii: Radii = DERIVED
     bound_method: Annotated[
         str, Option("margin: how bounds are propagated, from cheap to dear.", choices=BOUND_METHODS)
@@ -568,7 +568,7 @@ class GivenConstant(Proved, frozen=True):
 
     certificate: Annotated[Literal["lipschitz-constant"], Option("")] = "lipschitz-constant"
     norm: Annotated[str, Option("Norm of the radii.", choices=NORMS, read=norm_name)] = "l2"
-    images: Sampled = 100
+    inputs: Sampled = 100
     radii: Radii = DERIVED
     lipschitz_constant: Annotated[
         Positive, Option("lipschitz-constant: an upper bound of h's, which you vouch for.")
@@ -607,7 +607,7 @@ class Enumerated(Proved, frozen=True):
     certificate: Annotated[Literal["enumerated"], Option("")] = "enumerated"
     noise: Annotated[str, Option("Kind of smoothing.", choices=ENUMERATED)] = DERIVED
     scale: Annotated[Positive, Option("splitting: lambda; bands: columns.")] = DERIVED
-    images: Sampled = 100
+    inputs: Sampled = 100
     patch: Annotated[Count, Option("bands: the largest patch of the table, in pixels a side.")] = 5
     radii: Radii = DERIVED
     gate: Annotated[float, Option("Least largest probability of a vote that counts.", check=checked_gate)] = (
@@ -706,7 +706,7 @@ class Population(Settings, frozen=True):
             choices=POPULATIONS,
         ),
     ] = "data"
-    images: Sampled = "all"
+    inputs: Sampled = "all"
     samples: Annotated[Count, Option("")] = 1000
     failure_probability: Annotated[Share, Option("", example="0.001")] = 0.001
     seed: Annotated[int, Option("")] = 0
@@ -727,13 +727,13 @@ class Population(Settings, frozen=True):
 
     def identity(self) -> dict[str, Any]:
         """Return what is fixed beforehand, besides data and h: votes and their bound depend on it."""
-        left = ("at_least", "goal", "images")
+        left = ("at_least", "goal", "inputs")
         asked = {name: value for name, value in self.as_dict().items() if name not in left}
         return {**asked, "noise_version": NOISE_VERSION, "rule_version": 1}
 
     def draws(self, inputs: int) -> int:
         """Return the most inputs that are drawn of a data set of so many."""
-        asked = inputs if self.images == "all" else int(self.images)
+        asked = inputs if self.inputs == "all" else int(self.inputs)
         return asked if self.population == "data" else min(asked, inputs)
 
 
@@ -810,7 +810,7 @@ def margin_cell(alpha: float) -> str:
 
 
 def column_cell(alpha: float, radius: float) -> str:
-    """Return the cell that says whether a column just beyond an image's radius was verified, 1 or 0."""
+    """Return the cell that says whether a column just beyond an input's radius was verified, 1 or 0."""
     return f"margin, alpha {alpha!r}, at {radius!r}"
 
 
@@ -832,7 +832,7 @@ def check_batch_size(batch_size: int | None) -> int | None:
 
 
 class Shard(Settings, frozen=True):
-    """Share `number` (1, 2, ...) of `of`: every of-th image, beginning with the number-th.
+    """Share `number` (1, 2, ...) of `of`: every of-th input, beginning with the number-th.
 
     Raises
     ------
@@ -869,7 +869,7 @@ class Shard(Settings, frozen=True):
         return cls(int(found[1]), int(found[2]))
 
     def of_positions(self, positions: IntArray) -> IntArray:
-        """Return this share of the positions of all images; ParameterError if they are fewer than shards."""
+        """Return this share of the positions of all inputs; ParameterError if they are fewer than shards."""
         if len(positions) < self.of:
             raise ParameterError(
                 f"shard {self}: there are {len(positions)} inputs only; use {len(positions)} shards at most"

@@ -36,7 +36,7 @@ from certmix.runs import Identity, Run, StudyIdentity, default_folder
 from certmix.runs.cells import Cells, Progress, fill
 from certmix.runs.engine import Engine, EngineChoice
 from certmix.runs.opening import open_run
-from certmix.runs.settings import check_known, divide, refuse, takes, too_many_images, written
+from certmix.runs.settings import check_known, divide, refuse, takes, too_many_inputs, written
 from certmix.runs.sources import Data, Models, Sources, sources_of
 from certmix.sampling import resolve_device
 from certmix.sampling.compiling import CompileError, check_compilable
@@ -122,7 +122,7 @@ def certify(
         draw repay it.
     progress
         None shows a bar on terminals and in notebooks, and a line a minute elsewhere; False nothing.  A
-        function is called after each image, or batch of images.
+        function is called after each input, or batch of inputs.
     workers
         Processes that share the work; with another engine than ``local``
         (see **options**) workers of that.  None: on a CPU one a core, in runs that are long enough
@@ -131,10 +131,10 @@ def certify(
         A `concurrent.futures.Executor` that does the work instead, such as those of Dask or of
         MPI; it gets `workers` tasks at a time, or as many as it says it has workers.
     shard
-        ``"2/8"`` does the second of eight shares of the images; see
+        ``"2/8"`` does the second of eight shares of the inputs; see
         `certmix.certification.shards.merge`.
     **options
-        Fields of `certmix.certification.request.CertifyRequest` (images, samples,
+        Fields of `certmix.certification.request.CertifyRequest` (inputs, samples,
         certificates, radii, seed, ...), or, without sigma, ``certificates`` and
         fields of `certmix.certification.request.Margin` or `GivenConstant` (norm, ...); of
         `certmix.runs.sources.Sources` (split, input_range, standard_weights, ...); and, with
@@ -143,7 +143,7 @@ def certify(
     Returns
     -------
     CertifyResult
-        ``.table`` prints, ``.plot()`` draws, ``.outcomes`` has classes and radii image by image.  With
+        ``.table`` prints, ``.plot()`` draws, ``.outcomes`` has classes and radii input by input.  With
         ``goal="population"`` it is a `certmix.certification.population.PopulationResult`, whose ``.claim``
         holds the share that is shown.
 
@@ -157,7 +157,7 @@ def certify(
     >>> import torch
     >>> net, inputs = torch.nn.Linear(2, 2), torch.rand(4, 2)
     >>> found = certify(net, (inputs, net(inputs).argmax(1)), sigma=0.25, samples=1000, progress=False)
-    >>> found.summary.images
+    >>> found.summary.inputs
     4
     """
     check_known(options, inspect.signature(certify).parameters, HELP)
@@ -235,7 +235,7 @@ def run_certify(
         return whole if shard is None else whole.with_name(f"{whole.name}-shard{shard.number}of{shard.of}")
 
     if isinstance(request, CertifyRequest):
-        request = resolve_tuned(request, loaded, spread(len(loaded.dataset), request.images), say)
+        request = resolve_tuned(request, loaded, spread(len(loaded.dataset), request.inputs), say)
     automatic = isinstance(request, CertifyRequest) and request.precision == AUTO
     request = in_one_precision(request, loaded, native, None if in_memory or fresh else folder_of)
     if isinstance(request, CertifyRequest):
@@ -250,8 +250,8 @@ def run_certify(
         say(note)
     dataset = loaded.dataset
     share = recipe.everyone if shard is None else recipe.everyone[shard.number - 1 :: shard.of]
-    if told_images := too_many_images(request, len(dataset)):
-        say(told_images)
+    if told_inputs := too_many_inputs(request, len(dataset)):
+        say(told_inputs)
     identity = identity_of(request, loaded)
     told: dict[str, Any] = {}
 
@@ -298,6 +298,6 @@ def run_certify(
         recipe.look_at(evaluation.outcomes)
         if not complete:
             evaluation = replace(evaluation, summary=replace(evaluation.summary, complete=False))
-        if evaluation.summary.images and (complete or not (run.path and is_finished(run.path))):
+        if evaluation.summary.inputs and (complete or not (run.path and is_finished(run.path))):
             publish(run, request, evaluation)
         return CertifyResult(evaluation, run.path, not complete)

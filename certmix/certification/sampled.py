@@ -32,7 +32,7 @@ from certmix.certification.stored import remember_planned
 from certmix.errors import RunError
 from certmix.files import digest_of
 from certmix.models.spec import LoadedModel
-from certmix.runs import ImageRecord, Run, Store
+from certmix.runs import InputRecord, Run, Store
 from certmix.runs.cells import Batch, Cell, Found, Progress, Todo
 from certmix.runs.engine import Handler, Open, Take, Work
 from certmix.runs.opening import Named
@@ -51,7 +51,7 @@ from certmix.sampling.sampler import Pending
 from certmix.types import FloatArray, IntArray
 
 EARLY = 50
-"""Images after which a model near chance is pointed out."""
+"""Inputs after which a model near chance is pointed out."""
 
 AHEAD = {"cuda": 2}
 """Rounds under way on a GPU: one is counted and judged while the other computes."""
@@ -60,21 +60,21 @@ SEQUENTIAL = 0.1
 """Share of the most samples that is reckoned with where sampling ends early: less than most runs draw."""
 
 BATCHES = {"cuda": 4}
-"""Batches that the first looks of a round's images fill on a GPU: short ones are one among several."""
+"""Batches that the first looks of a round's inputs fill on a GPU: short ones are one among several."""
 
-MOST_IMAGES = {"cuda": 1024}
-"""Images that are sampled together, at most; `FEW_IMAGES` elsewhere."""
+MOST_INPUTS = {"cuda": 1024}
+"""Inputs that are sampled together, at most; `FEW_INPUTS` elsewhere."""
 
-FEW_IMAGES = 64
+FEW_INPUTS = 64
 
 
 @dataclass(frozen=True)
 class Job:
-    """An image that wants samples: its index and position in the data, and what is known of it."""
+    """An input that wants samples: its index and position in the data, and what is known of it."""
 
     index: int
     position: int
-    record: ImageRecord | None
+    record: InputRecord | None
 
 
 @dataclass
@@ -115,16 +115,16 @@ class Sampling(Recipe):
         share = 1.0 if request.goal == "fixed" else SEQUENTIAL
         alone = self.engine.described["name"] == "serial"
         threads = torch.get_num_threads() if alone else self.engine.described["workers"]
-        image = torch.from_numpy(self.loaded.dataset.read(0)).to(self.passes.device)
+        input = torch.from_numpy(self.loaded.dataset.read(0)).to(self.passes.device)
         model = self.loaded.robust.module
         return replace(
             self,
-            compiled=pays(model, image, share * samples, threads, request.precision, self.engine.device),
+            compiled=pays(model, input, share * samples, threads, request.precision, self.engine.device),
         )
 
     @property
     def step(self) -> int:
-        """Images in one batch of the standard model."""
+        """Inputs in one batch of the standard model."""
         return self.passes.batch_size or 100
 
     def expectations(self) -> list[str]:
@@ -132,10 +132,10 @@ class Sampling(Recipe):
         return expectations(self.request, self.loaded.dataset.classes)[0]
 
     def admit(self, run: Run) -> dict[str, Any]:
-        """Hold a run to its plan and its share of the images; return what ``run.json`` is to say."""
+        """Hold a run to its plan and its share of the inputs; return what ``run.json`` is to say."""
         request, store, dataset = self.request, run.store, self.loaded.dataset
         self._refuse_another_share(run)
-        _ = self.positions  # more shards than images are refused here
+        _ = self.positions  # more shards than inputs are refused here
         _fix_design(run, request)
         held = began_with(store)
         for name, value in settled(request).items():
@@ -143,7 +143,7 @@ class Sampling(Recipe):
                 store.put(name, value)
         for remark in choice_notes(began_with(store), request):
             self.say(remark)
-        remember_planned(store, request.images, dataset.indices[self.everyone].tolist())
+        remember_planned(store, request.inputs, dataset.indices[self.everyone].tolist())
         # Whether all of the run's samples are a compiled model's, some, or none.
         own: bool | str = PARTLY if self.compiled and self._tries_first else self.compiled
         earlier = run.described().get("compiled", False)
@@ -176,7 +176,7 @@ class Sampling(Recipe):
         return self.described(failure_budget=budget, noise=noise, compile=asked, compiled=compiled)
 
     def _refuse_another_share(self, run: Run) -> None:
-        """Keep whole runs and shards apart: each holds, and publishes, its own share of the images alone."""
+        """Keep whole runs and shards apart: each holds, and publishes, its own share of the inputs alone."""
         described, shard = run.described(), self.shard
         held = described.get("shard")
         if "request" not in described or held == (None if shard is None else shard.as_dict()):
@@ -197,14 +197,14 @@ class Sampling(Recipe):
 
         def compute(batch: Batch) -> FloatArray:
             with torch.inference_mode():
-                logits = call_model(model.module, batch.images, model.name)
+                logits = call_model(model.module, batch.inputs, model.name)
                 probabilities: FloatArray = logits.double().softmax(1).cpu().numpy()
             return probabilities
 
         return Cell(standard_cell(model.checksum), compute)
 
     def todo(self, store: Store) -> Todo:
-        """Return which images want selection or estimation samples."""
+        """Return which inputs want selection or estimation samples."""
         jobs, complete = self._divided(store.records(ballots=True))
         done = _found([], complete, self.request)
         here = replace(self._own, compiled=self.compiled and not self._tries_first)
@@ -247,9 +247,9 @@ class Sampling(Recipe):
         """Nothing: what is near chance under noise was pointed out while it was sampled."""
 
     def _divided(self, stored: Records) -> tuple[list[Job], Bounded]:
-        """Return the images that want samples, with what they have, and those that want none."""
+        """Return the inputs that want samples, with what they have, and those that want none."""
         indices = self.loaded.dataset.indices[self.positions]
-        complete = bound_records(stored.of_images(indices), self.request)
+        complete = bound_records(stored.of_inputs(indices), self.request)
         lacking = places_of(complete.records.indices, indices) < 0
         held, columns = places_of(stored.indices, indices), (indices, self.positions)
         jobs = zip(*(column[lacking].tolist() for column in (*columns, held)), strict=True)
@@ -296,9 +296,9 @@ def _fix_design(run: Run, request: CertifyRequest) -> None:
 
 @dataclass
 class _Round:
-    """Images that are sampled together, what was asked for each, and since when."""
+    """Inputs that are sampled together, what was asked for each, and since when."""
 
-    images: list[_Active] = field(default_factory=list)
+    inputs: list[_Active] = field(default_factory=list)
     asked: list[Draw] = field(default_factory=list)
     pending: Pending | Scoring | None = None
     since: float = 0.0
@@ -309,7 +309,7 @@ def handler_of(
 ) -> Handler:
     """Return what draws for jobs, round by round, all samples that the request wants.
 
-    As many images are on their way at a time as fill one batch, or `BATCHES`, with their first looks, so that
+    As many inputs are on their way at a time as fill one batch, or `BATCHES`, with their first looks, so that
     short requests do not leave a GPU idle; what is left of a last batch goes to looks ahead.  Counts do not
     depend on it.  Once time is up, rounds under way end and no more begin; the jobs that are returned go on
     where they are then.
@@ -328,44 +328,44 @@ def handler_of(
 
     def handle(jobs: list[Job], seconds: float, take: Take) -> list[Job]:
         waiting, end = iter(jobs), time.monotonic() + seconds
-        newest: dict[int, ImageRecord] = {}
+        newest: dict[int, InputRecord] = {}
         finished: set[int] = set()
         rounds = [_Round() for _ in range(AHEAD.get(kind, 1))]
         while True:
             for one in rounds:
-                if one.images:
+                if one.inputs:
                     records = _finish(request, sampler, one)
                     bounded = bound_records(records, request)
                     stops = dict(zip(bounded.records.indices.tolist(), bounded.samples.tolist(), strict=True))
                     records = [
-                        up_to(record, max(image.drawn, stops.get(record.index, record.drawn)))
-                        for record, image in zip(records, one.images, strict=True)
+                        up_to(record, max(input.drawn, stops.get(record.index, record.drawn)))
+                        for record, input in zip(records, one.inputs, strict=True)
                     ]
-                    drawn = sum(r.drawn - i.drawn for r, i in zip(records, one.images, strict=True))
+                    drawn = sum(r.drawn - i.drawn for r, i in zip(records, one.inputs, strict=True))
                     newest.update((record.index, record) for record in records)
                     finished.update(record.index for record in bounded.records)
                     if budget is not None:
                         budget.left += sum(request.samples - record.drawn for record in bounded.records)
-                    rest = zip(one.images, records, bounded.waiting.tolist(), strict=True)
-                    one.images = [replace(image, record=record) for image, record, more in rest if more]
+                    rest = zip(one.inputs, records, bounded.waiting.tolist(), strict=True)
+                    one.inputs = [replace(input, record=record) for input, record, more in rest if more]
                     take(_found(records, bounded, request, drawn))
                 if time.monotonic() >= end:
-                    one.images = []
+                    one.inputs = []
                     continue
                 width = sampler.width(shape)
                 room = BATCHES.get(kind, 1) * width // max(1, min(first, request.selection_samples))
-                room = min(MOST_IMAGES.get(kind, FEW_IMAGES), max(1, room), -(-len(jobs) // len(rounds)))
-                while len(one.images) < room and (job := next(waiting, None)):
+                room = min(MOST_INPUTS.get(kind, FEW_INPUTS), max(1, room), -(-len(jobs) // len(rounds)))
+                while len(one.inputs) < room and (job := next(waiting, None)):
                     if budget is not None and not budget.admits(job, request):
                         waiting = iter(())
                         break
-                    one.images.append(_open(loaded, job, sampler))
-                if one.images:
-                    one.since, asked = time.monotonic(), [_next_draw(i, request, ends) for i in one.images]
-                    # batches of one image each are filled by no other
+                    one.inputs.append(_open(loaded, job, sampler))
+                if one.inputs:
+                    one.since, asked = time.monotonic(), [_next_draw(i, request, ends) for i in one.inputs]
+                    # batches of one input each are filled by no other
                     one.asked = asked if fixed or sampler.places > 1 else filled(asked, width, ends)
                     one.pending = _begin(request, sampler, one)
-            if not any(one.images for one in rounds):
+            if not any(one.inputs for one in rounds):
                 if budget is not None and budget.short:
                     return []
                 left = [job for job in jobs if job.index not in finished]
@@ -377,7 +377,7 @@ def handler_of(
 def filled(draws: list[Draw], width: int, ends: Sequence[int]) -> list[Draw]:
     """Return draws with further looks, of increasing `ends`, where a last batch would be padded otherwise.
 
-    What is drawn past the look at which an image stops is forgotten: see `up_to`.
+    What is drawn past the look at which an input stops is forgotten: see `up_to`.
     """
     left, draws, went_on = -sum(draw.samples for draw in draws) % width, list(draws), True
     while went_on:
@@ -390,7 +390,7 @@ def filled(draws: list[Draw], width: int, ends: Sequence[int]) -> list[Draw]:
     return draws
 
 
-def up_to(record: ImageRecord, samples: int) -> ImageRecord:
+def up_to(record: InputRecord, samples: int) -> InputRecord:
     """Return a record of so many estimation samples, or fewer."""
     if record.drawn <= samples:
         return record
@@ -399,8 +399,8 @@ def up_to(record: ImageRecord, samples: int) -> ImageRecord:
     return replace(record, **kept)
 
 
-def _found(records: list[ImageRecord], done: Bounded, request: CertifyRequest, drawn: int = 0) -> Found:
-    """Return what a round brought: records as they are now, and those of images that are done."""
+def _found(records: list[InputRecord], done: Bounded, request: CertifyRequest, drawn: int = 0) -> Found:
+    """Return what a round brought: records as they are now, and those of inputs that are done."""
     right = done.first.selected == done.records.labels
     certified = 0
     if done.records:
@@ -416,37 +416,37 @@ def _begin(request: CertifyRequest, sampler: Sampler, one: _Round) -> Pending | 
     """Begin to draw a round's samples."""
     if request.scores == "hard":
         return sampler.submit(one.asked)
-    scorers = [_Scorer(*pair, sampler.classes) for pair in zip(one.images, one.asked, strict=True)]
+    scorers = [_Scorer(*pair, sampler.classes) for pair in zip(one.inputs, one.asked, strict=True)]
     return Scoring(sampler, one.asked, scorers, request.score_temperature)
 
 
-def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> list[ImageRecord]:
-    """Wait for a round's samples; return the images' records."""
+def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> list[InputRecord]:
+    """Wait for a round's samples; return the inputs' records."""
     if isinstance(one.pending, Scoring):
         records = [scorer.record() for scorer in one.pending.result()]
     else:
         assert one.pending is not None
         counts = one.pending.result()
         records = []
-        for image, draw, cast in zip(one.images, one.asked, counts, strict=True):  # of each stop
-            if image.record is None:
-                chosen = image.begun(cast[0].votes(sampler.classes))
+        for input, draw, cast in zip(one.inputs, one.asked, counts, strict=True):  # of each stop
+            if input.record is None:
+                chosen = input.begun(cast[0].votes(sampler.classes))
                 records.append(replace(chosen, selection_ballots=cast[0]))
                 continue
-            before = image.record.ballots
-            if image.drawn and image.drawn not in before:
+            before = input.record.ballots
+            if input.drawn and input.drawn not in before:
                 raise RunError(
-                    f"input {image.index} has votes without their ballots, which cannot go on: use --fresh"
+                    f"input {input.index} has votes without their ballots, which cannot go on: use --fresh"
                 )
             new = {
-                stop: before[image.drawn] + ballots if image.drawn else ballots
+                stop: before[input.drawn] + ballots if input.drawn else ballots
                 for stop, ballots in zip(draw.stops, cast, strict=True)
             }
             votes = {stop: ballots.votes(sampler.classes) for stop, ballots in new.items()}
-            estimation = {**image.record.estimation, **votes}
-            records.append(replace(image.record, estimation=estimation, ballots={**before, **new}))
-    for image, record in zip(one.images, records, strict=True):
-        if image.drawn and record.places != sampler.places:
+            estimation = {**input.record.estimation, **votes}
+            records.append(replace(input.record, estimation=estimation, ballots={**before, **new}))
+    for input, record in zip(one.inputs, records, strict=True):
+        if input.drawn and record.places != sampler.places:
             raise RunError(
                 f"input {record.index} was begun with batches of another size, on whose places the model's "
                 "logits depend: repeat that --batch-size, or name another --output"
@@ -460,21 +460,21 @@ def _finish(request: CertifyRequest, sampler: Sampler, one: _Round) -> list[Imag
 
 @dataclass(frozen=True)
 class _Active:
-    """An image between two looks, `point` on the device; ``record`` is None while its class is not chosen."""
+    """An input between two looks, `point` on the device; ``record`` is None while its class is not chosen."""
 
-    image: torch.Tensor
+    input: torch.Tensor
     point: torch.Tensor
     index: int
     label: int
     checksum: str
-    record: ImageRecord | None
+    record: InputRecord | None
     noise_error: float
     lost: float
 
-    def begun(self, selection: IntArray, scores: dict[int, ScoreStatistics] | None = None) -> ImageRecord:
+    def begun(self, selection: IntArray, scores: dict[int, ScoreStatistics] | None = None) -> InputRecord:
         """Return the record that holds the selection samples alone."""
         about: dict[str, Any] = {"noise_error": self.noise_error, "lost": self.lost, "scores": scores or {}}
-        return ImageRecord(self.index, self.label, self.checksum, selection, **about)
+        return InputRecord(self.index, self.label, self.checksum, selection, **about)
 
     @property
     def drawn(self) -> int:
@@ -483,7 +483,7 @@ class _Active:
 
 
 def _open(loaded: Loaded, job: Job, sampler: Sampler) -> _Active:
-    """Read a job's image; RunError if it is not what it was when its first samples were drawn."""
+    """Read a job's input; RunError if it is not what it was when its first samples were drawn."""
     dataset = loaded.dataset
     values, index = dataset.read(job.position), int(dataset.indices[job.position])
     checksum = digest_of(values.tobytes())
@@ -499,22 +499,22 @@ def _open(loaded: Loaded, job: Job, sampler: Sampler) -> _Active:
         )
     label = int(dataset.labels[job.position])
     error = noise_error(sampler.smoothing, values.size)
-    lost, image = lost_by(sampler.smoothing, values, dataset.scale), torch.from_numpy(values)
-    return _Active(image, sampler.place(image), index, label, checksum, job.record, error, lost)
+    lost, input = lost_by(sampler.smoothing, values, dataset.scale), torch.from_numpy(values)
+    return _Active(input, sampler.place(input), index, label, checksum, job.record, error, lost)
 
 
 def _next_draw(one: _Active, request: CertifyRequest, ends: Sequence[int]) -> Draw:
-    """Return an image's selection samples, the next of the looks' `ends`, or all of a fixed number."""
+    """Return an input's selection samples, the next of the looks' `ends`, or all of a fixed number."""
     if one.record is None:
-        return Draw(one.image, one.index, (request.selection_samples,), 0, "selection", one.point)
+        return Draw(one.input, one.index, (request.selection_samples,), 0, "selection", one.point)
     stops = [n for n in ends if n > one.drawn]
     if request.goal != "fixed":
         stops = stops[:1]
-    return Draw(one.image, one.index, tuple(stops), one.drawn, point=one.point)
+    return Draw(one.input, one.index, tuple(stops), one.drawn, point=one.point)
 
 
 class _Scorer:
-    """Soft scores of one image's draw, as they come; votes are counted besides.
+    """Soft scores of one input's draw, as they come; votes are counted besides.
 
     Selected class, followed rival and expected deviations are fixed by the
     selection samples, in the empty statistics that estimation starts from.
@@ -543,8 +543,8 @@ class _Scorer:
         if (end := part.begin + part.count) in self.stops:
             self.scores[end], self.estimation[end] = self.statistics, self.votes
 
-    def record(self) -> ImageRecord:
-        """Return the image's record with all that was taken."""
+    def record(self) -> InputRecord:
+        """Return the input's record with all that was taken."""
         one = self.one
         if one.record is None:
             planned = {0: plan(self.statistics)}
@@ -557,7 +557,7 @@ class _Scorer:
 
 
 class Scoring:
-    """Sums of soft scores of several images that may still be on their way from the device."""
+    """Sums of soft scores of several inputs that may still be on their way from the device."""
 
     def __init__(
         self, sampler: Sampler, draws: list[Draw], scorers: list[_Scorer], temperature: float
@@ -571,7 +571,7 @@ class Scoring:
         )
 
     def result(self) -> list[_Scorer]:
-        """Return what was taken of each image."""
+        """Return what was taken of each input."""
         for parts, sums in self._sums():
             for part, row in zip(parts, sums.numpy(), strict=True):
                 self._scorers[part.draw].take(row, part)

@@ -1,4 +1,4 @@
-"""Shares of a run's images, and runs merged of them.  No torch."""
+"""Shares of a run's inputs, and runs merged of them.  No torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from certmix.certification.stored import (
     data_of,
     is_enumerated,
     named,
-    planned_images,
+    planned_inputs,
     remember_planned,
     request_of,
 )
@@ -34,14 +34,14 @@ from certmix.sampling.ballots import Ballots
 __all__ = ["Part", "agree", "merge", "read_part"]
 
 SHOWN = 10
-"""Image numbers that a message lists."""
+"""Input numbers that a message lists."""
 DONE = ("shard", "engine", "device", "device_name", "batch_size", "compiled", "threads", "versions")
 """What a merged run keeps of each shard's description."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A shard's folder: its run.json, its numbers, and which images the whole request is about."""
+    """A shard's folder: its run.json, its numbers, and which inputs the whole request is about."""
 
     folder: Path
     description: dict[str, Any]
@@ -94,7 +94,7 @@ def read_part(folder: Path) -> Part:
         store = Store(folder / DATABASE, classes, read_only=True)
         opened.callback(store.close)
         try:
-            planned = planned_images(store, request.images)
+            planned = planned_inputs(store, request.inputs)
             if len(planned) < shard.of:
                 raise ValueError(f"{len(planned)} inputs of {shard.of} shards")
         except ValueError as error:
@@ -150,8 +150,8 @@ def merge(
     Raises
     ------
     RunError
-        If images are missing or unfinished, if shards have other identities or requests, or if two folders
-        hold different counts of one image.
+        If inputs are missing or unfinished, if shards have other identities or requests, or if two folders
+        hold different counts of one input.
     """
     if not folders:
         raise ParameterError("no folders to merge: name those of all shards")
@@ -195,7 +195,7 @@ def merge(
                 )
             for key, value in facts.items():
                 run.store.put(key, value)
-            remember_planned(run.store, request.images, first.planned)
+            remember_planned(run.store, request.inputs, first.planned)
             if merged:
                 run.store.copy(merged)
             for part in parts:
@@ -214,7 +214,7 @@ def merge(
 
 
 def _owners(parts: Sequence[Part]) -> dict[int, Part]:
-    """Return which part gives each image of votes on all cases; RunError where two have other votes."""
+    """Return which part gives each input of votes on all cases; RunError where two have other votes."""
     found: dict[int, Part] = {}
     for part in parts:
         assert isinstance(part.request, Enumerated)
@@ -287,7 +287,7 @@ def _joined(parts: Sequence[Part]) -> list[tuple[Store, Records]]:
             both = np.intersect1d(before.indices, own.indices)
             if not len(both):
                 continue
-            first, second = before.of_images(both), own.of_images(both)
+            first, second = before.of_inputs(both), own.of_inputs(both)
             if (bad := np.flatnonzero(_differ(first, second))).size:
                 raise _differing(origin, part, int(both[bad[0]]))
             more = second.drawn > first.drawn
@@ -298,7 +298,7 @@ def _joined(parts: Sequence[Part]) -> list[tuple[Store, Records]]:
 
 
 def _differ(first: Records, second: Records) -> NDArray[np.bool_]:
-    """Return for which images (m,) two records contradict each other, or have no last look in common."""
+    """Return for which inputs (m,) two records contradict each other, or have no last look in common."""
     sums = np.array([first.checksum_of(row) != second.checksum_of(row) for row in range(len(first))])
     wrong = (first.labels != second.labels) | (first.selection != second.selection).any(1) | sums
     joined = (first.drawn == 0) | (second.drawn == 0)
@@ -322,7 +322,7 @@ def _same(one: Ballots, other: Ballots) -> bool:
 
 
 def _refuse_gaps(parts: Sequence[Part], done: set[int]) -> None:
-    """Refuse to merge while images are missing, or want more samples; say which shards to finish."""
+    """Refuse to merge while inputs are missing, or want more samples; say which shards to finish."""
     planned, of = parts[0].planned, parts[0].shard.of
     missing = [(place, index) for place, index in enumerate(planned) if index not in done]
     if not missing:
@@ -333,9 +333,9 @@ def _refuse_gaps(parts: Sequence[Part], done: set[int]) -> None:
     begun = [f"{number}/{of} ({named[number]})" for number in lacking if number in named]
     advice = [f"name the folder of shard {_some(absent)}"] if absent else []
     advice += [f"finish shard {_some(begun)} by repeating its command"] if begun else []
-    images = _some([index for _, index in missing[: SHOWN + 1]])
+    inputs = _some([index for _, index in missing[: SHOWN + 1]])
     raise RunError(
-        f"{len(missing):,} of {len(planned):,} inputs are missing or unfinished ({images}): "
+        f"{len(missing):,} of {len(planned):,} inputs are missing or unfinished ({inputs}): "
         f"{'; '.join(advice)}"
     )
 

@@ -1,4 +1,4 @@
-"""When an image has been sampled enough, one rule a goal, and what the samples it was spared could give."""
+"""When an input has been sampled enough, one rule a goal, and what the samples it was spared could give."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray
 BoolArray = NDArray[np.bool_]
 
 PRICE = 0.36
-"""An image is given up when the next samples bring fewer than PRICE / --samples table cells each."""
+"""An input is given up when the next samples bring fewer than PRICE / --samples table cells each."""
 _GRID = np.linspace(-8.0, 9.0, 341)
 
 
@@ -36,7 +36,7 @@ def give_up_below(
 
     Looks are sample numbers, the last one ends all; each may spend its share of failure probability.
     Thresholds are probabilities in (0, 1) to be exceeded, one a column of the table, and the price is the
-    table cells that one sample must bring.  An image with standardised surplus z goes on while z >= this, for
+    table cells that one sample must bring.  An input with standardised surplus z goes on while z >= this, for
     some threshold not yet reached; at the last look it is infinite.
     """
     steps, levels = np.asarray(looks, np.float64), np.asarray(thresholds, np.float64)
@@ -109,9 +109,9 @@ class Part:
         ]
 
     def goes_on(self, number: int, at: Standing, p: FloatArray, q: FloatArray) -> BoolArray:
-        """Return for each image (m,) whether look `number`, which is not the last, should be followed.
+        """Return for each input (m,) whether look `number`, which is not the last, should be followed.
 
-        `at` are those images' means, and `p` and `q` the best bounds so far.
+        `at` are those inputs' means, and `p` and `q` the best bounds so far.
         """
         if self._border is None:
             return np.zeros(len(p), bool)
@@ -159,7 +159,7 @@ def _worth_it(
     radii: FloatArray, wanted: FloatArray, attainable: BoolArray, levels: FloatArray, border: FloatArray,
     mean: FloatArray, spread: FloatArray, root: float,
 ) -> BoolArray:  # fmt: skip
-    """Return which images (m,) lack a column that is worth more samples; `radii` (rows, m), `root` of n."""
+    """Return which inputs (m,) lack a column that is worth more samples; `radii` (rows, m), `root` of n."""
     found, columns = np.zeros(len(mean), np.bool_), len(wanted)
     votes = np.sqrt(levels * (1 - levels))
     for i in range(len(mean)):
@@ -184,7 +184,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where images (m,) stopped: the number of their last look, -1 before the first, and what it showed.
+    """Where inputs (m,) stopped: the number of their last look, -1 before the first, and what it showed.
 
     `mean` and `spread` are those of one score of the selected class, the spread NaN for votes, and `rival` is
     the largest mean vote of another class.
@@ -196,16 +196,16 @@ class Standing:
     rival: FloatArray
 
     def of(self, rows: IntArray | BoolArray) -> Standing:
-        """Return that of some images."""
+        """Return that of some inputs."""
         return Standing(self.look[rows], self.mean[rows], self.spread[rows], self.rival[rows])
 
 
 class Walk:
-    """Images (m,) on their way through the looks of a rule.
+    """Inputs (m,) on their way through the looks of a rule.
 
     For each gate of the rule (G of them) there are the selected classes, -1 for none, and `p` and `q`
     (G, m), the best bounds so far, 0 and 1 before the first look.  `samples` are those behind them; `active`
-    images wait for their next look.  One whose selected class, chosen on selection samples, is wrong behind
+    inputs wait for their next look.  One whose selected class, chosen on selection samples, is wrong behind
     every gate stops at once.
     """
 
@@ -220,7 +220,7 @@ class Walk:
         self.active: BoolArray = self._right.any(0) & bool(rule.looks)
 
     def standing(self, gate: int) -> Standing:
-        """Return where the images stand behind the gate of that number."""
+        """Return where the inputs stand behind the gate of that number."""
         return Standing(
             *(one[gate] for one in (self._at.look, self._at.mean, self._at.spread, self._at.rival))
         )
@@ -228,7 +228,7 @@ class Walk:
     def step(
         self, number: int, rows: IntArray, shown: Sequence[IntArray | Sequence[ScoreStatistics]]
     ) -> None:
-        """Take what look `number` shows of the images in `rows`: for each gate votes (len(rows), c), with a
+        """Take what look `number` shows of the inputs in `rows`: for each gate votes (len(rows), c), with a
         column of abstentions behind one, or score statistics."""
         goes_on = np.zeros(len(rows), bool)
         for k, (part, seen) in enumerate(zip(self.rule.parts, shown, strict=True)):
@@ -240,7 +240,7 @@ class Walk:
         self.samples[rows], self.active[rows] = self.rule.looks[number], goes_on
 
     def wanting(self, rule: Rule) -> BoolArray:
-        """Return which images (m,) another rule, of the same looks and gates, would sample further."""
+        """Return which inputs (m,) another rule, of the same looks and gates, would sample further."""
         found: BoolArray = np.zeros(len(self.samples), bool)
         for k, part in enumerate(rule.parts):
             at = self.standing(k)
@@ -261,8 +261,8 @@ class Walk:
             mean, rival = votes / total, rivals / total
         else:
             found = bound_scores(shown, delta, request.bound, number)
-            mean = np.array([image.means()[image.selected] for image in shown])
-            squares = [image.squares[image.selected] / (image.samples * SCALE**2) for image in shown]
+            mean = np.array([input.means()[input.selected] for input in shown])
+            squares = [input.squares[input.selected] / (input.samples * SCALE**2) for input in shown]
             spread, rival = np.sqrt(np.maximum(np.array(squares) - mean**2, 1e-6)), 1.0 - mean
         self.p[k, rows] = np.maximum(self.p[k, rows], found.p_lower)
         self.q[k, rows] = np.minimum(self.q[k, rows], found.q_upper)
@@ -277,12 +277,12 @@ _NODES = np.linspace(-4.0, 4.0, 33)
 
 @dataclass(frozen=True)
 class Prospects:
-    """What images could reach if they had all samples: estimates, in which no certificate has a part.
+    """What inputs could reach if they had all samples: estimates, in which no certificate has a part.
 
-    They are about the images that are right and lack samples, many of which are alike: `rows` (k,) are places
+    They are about the inputs that are right and lack samples, many of which are alike: `rows` (k,) are places
     of one of each kind, of which there are `counts` (k,).  For each kind, `bounds` holds those of the last
     look for the nodes of a normal law, from the least to the most favourable: that law is the predictive one
-    of its mean score, with Jeffreys' prior.  Images are independent.
+    of its mean score, with Jeffreys' prior.  Inputs are independent.
     """
 
     rows: IntArray
@@ -298,7 +298,7 @@ class Prospects:
         right: BoolArray,
         gate: float = 0.0,
     ) -> Prospects:
-        """Return the prospects of images (m,) that stopped `at` with these bounds, behind a gate."""
+        """Return the prospects of inputs (m,) that stopped `at` with these bounds, behind a gate."""
         steps = looks(request.samples)
         lost = np.broadcast_to(np.asarray(bounds.lost, np.float64), right.shape)
         rows, counts, _ = alike(
@@ -331,9 +331,9 @@ class Prospects:
         ))  # fmt: skip
 
     def reach(self, radius: FloatArray, ahead: FloatArray, columns: FloatArray) -> tuple[IntArray, float]:
-        """Return how many more images each column could count, and how much more the radii could sum to.
+        """Return how many more inputs each column could count, and how much more the radii could sum to.
 
-        The sum is that of each image's own quantile, so no prior of all images together has a part in it.
+        The sum is that of each input's own quantile, so no prior of all inputs together has a part in it.
 
         Parameters
         ----------
@@ -355,7 +355,7 @@ class Prospects:
     ) -> tuple[int, BoolArray]:
         """Return how many more of some kinds (k,) a column could count, and which kinds could at all.
 
-        `radii` (m,) are all images' as certified; those of the nodes are under the same certificate, of the
+        `radii` (m,) are all inputs' as certified; those of the nodes are under the same certificate, of the
         same `smoothing`.
         """
         (p, q, node), alpha = self.bounds.kinds, radii.alpha
@@ -368,7 +368,7 @@ class Prospects:
 
 
 def alike(rows: IntArray, columns: Sequence[NDArray[Any]]) -> tuple[IntArray, IntArray, IntArray]:
-    """Return the places of one image of each kind among `rows`, how many there are of each, and the kind of
+    """Return the places of one input of each kind among `rows`, how many there are of each, and the kind of
     each row."""
     values = [np.nan_to_num(column[rows], nan=-1.0) for column in columns]
     order = np.lexsort(values)
@@ -412,7 +412,7 @@ def _last_bounds(
 
 @njit(cache=True, nogil=True)
 def _short_of(radius: FloatArray, ahead: FloatArray, columns: FloatArray, nodes: FloatArray) -> FloatArray:
-    """Return z (k, m): an image that lacks a column reaches it with probability Phi(z); -inf if it has it.
+    """Return z (k, m): an input that lacks a column reaches it with probability Phi(z); -inf if it has it.
 
     `ahead` (m, nodes) are its radii at the nodes of the normal law, which are equally far apart.
     """

@@ -57,7 +57,7 @@ NOT_CHECKED = "Models not checked: none is loaded here (certmix verify compares 
 """What commands say that read a run without its models."""
 LOG = "records.tsv"
 """A run's own log, beside its run.json."""
-PLANNED = "planned images"
+PLANNED = "planned inputs"
 _DECIMALS = 6
 _ROUNDING = 4 * 2.0**-53  # of Phi(radius / sigma)
 
@@ -81,7 +81,7 @@ class Doubt(str):
 
 @dataclass(frozen=True)
 class RunContents:
-    """A run folder, read: its own request, finished images, g's probabilities by index, its first choices."""
+    """A run folder, read: its own request, finished inputs, g's probabilities by index, its first choices."""
 
     request: CertifyRequest
     records: Records
@@ -131,16 +131,16 @@ def _printable(value: Any) -> str:
     return value
 
 
-def remember_planned(store: Store, images: int | str, indices: list[int]) -> None:
-    """Keep the numbers of all images that requests for `images` of them are about, a shard's share or not."""
+def remember_planned(store: Store, inputs: int | str, indices: list[int]) -> None:
+    """Keep the numbers of all inputs that requests for `inputs` of them are about, a shard's share or not."""
     text = json.dumps(indices, separators=(",", ":"))
-    if store.get(f"{PLANNED} {images}") != text:
-        store.put(f"{PLANNED} {images}", text)
+    if store.get(f"{PLANNED} {inputs}") != text:
+        store.put(f"{PLANNED} {inputs}", text)
 
 
-def planned_images(store: Store, images: int | str) -> list[int]:
+def planned_inputs(store: Store, inputs: int | str) -> list[int]:
     """Return the numbers that `remember_planned` kept; ValueError if they are none."""
-    planned = parse_json((store.get(f"{PLANNED} {images}") or "").encode())
+    planned = parse_json((store.get(f"{PLANNED} {inputs}") or "").encode())
     if not isinstance(planned, list) or not set(map(type, planned)) <= {int}:
         raise ValueError("no list of numbers")
     if len(set(planned)) < len(planned) or (planned and not 0 <= min(planned) <= max(planned) < 2**63):
@@ -164,7 +164,7 @@ def read_sampled(folder: Path) -> dict[str, Any]:
 
 
 def open_run(folder: Path, sigma: float | None = None, *, ballots: bool = False) -> RunContents:
-    """Return what a run of certmix certify by sampling holds, but for images that it left unfinished.
+    """Return what a run of certmix certify by sampling holds, but for inputs that it left unfinished.
 
     Its own request says whether ballots are read, or `ballots`.
 
@@ -186,13 +186,13 @@ def open_run(folder: Path, sigma: float | None = None, *, ballots: bool = False)
         bounded = bound_records(held, request)
         records = bounded.records
         probabilities, first = store.standard(checksum) if checksum else {}, began_with(store)
-    planned = max(images_of(request, inputs), len(records))
+    planned = max(inputs_of(request, inputs), len(records))
     return RunContents(request, records, probabilities, planned, classes, about, first, bounded)
 
 
-def images_of(request: Any, inputs: int) -> int:
+def inputs_of(request: Any, inputs: int) -> int:
     """Return how many of so many inputs a request is about."""
-    return inputs if request.images == "all" else min(int(request.images), inputs)
+    return inputs if request.inputs == "all" else min(int(request.inputs), inputs)
 
 
 def _refuse_other_sigma(source: str | Path, given: float | None, own: float | None) -> None:
@@ -225,7 +225,7 @@ def known_of(log: PublishedLog, sigma: float | None, rows: int | None) -> KnownL
                 inputs, classes = data_of(described)
             except (KeyError, TypeError) as error:
                 raise _lacks(path.parent, error) from None
-            planned = images_of(run, inputs)
+            planned = inputs_of(run, inputs)
     own, bound = log.sigma, log.bound
     if run is not None:
         own, bound = run.sigma if own is None else own, bound or run.bound_at(run.gate)
@@ -239,11 +239,11 @@ def known_of(log: PublishedLog, sigma: float | None, rows: int | None) -> KnownL
 
 @dataclass(frozen=True)
 class Stored:
-    """Bounds of the robust classifier's images, (m,), and what is known of them.
+    """Bounds of the robust classifier's inputs, (m,), and what is known of them.
 
     `kind` is ``"log"``, ``"run's log"``, ``"class counts"`` or ``"run folder"``; `selected` is -1 where a log
     abstains; the failure probability of `bounds` is NaN where it is unknown.  A log has the radii of the
-    robust classifier alone, counts have `frequencies` (m, c) and the samples of each image.  `planned` is how
+    robust classifier alone, counts have `frequencies` (m, c) and the samples of each input.  `planned` is how
     many rows there should be; it and `bound` are None if unknown.
     """
 
@@ -274,7 +274,7 @@ class Stored:
         return self.selected == self.label
 
     def of(self, rows: IntArray) -> Stored:
-        """Return what is known of some images."""
+        """Return what is known of some inputs."""
         bounds, lost = self.bounds, np.broadcast_to(self.bounds.lost, self.label.shape)
         some = replace(bounds, p_lower=bounds.p_lower[rows], q_upper=bounds.q_upper[rows], lost=lost[rows])
         names = ("label", "selected", "radius", "frequencies", "samples")
@@ -592,7 +592,7 @@ def recertified(
     request = run.request.replace(**given)
     notes, details = expectations(request, run.classes)
     notes += choice_notes(run.first, request)
-    seen = run.bounded_by(request)  # no image is left out for want of more samples
+    seen = run.bounded_by(request)  # no input is left out for want of more samples
     if waiting := seen.would_go_on(request):
         details.append(
             f"Inputs that these settings would sample further, judged by the samples there are: {waiting:,}."
@@ -638,7 +638,7 @@ def _recounted(folder: Path, given: dict[str, Any]) -> Evaluation:
         asked = request.replace(**given)
         for index in sorted(store.known(request.cell))[:1]:
             asked.refuse_wider(store.read(request.cell, [index]).shape[1])
-        found = evaluate_proved(asked, store, planned_images(store, request.images), described, **about)
+        found = evaluate_proved(asked, store, planned_inputs(store, request.inputs), described, **about)
     summary = replace(found.summary, details=(*found.summary.details, NOT_CHECKED))
     return replace(found, summary=summary)
 
@@ -685,7 +685,7 @@ def _tabulate(stored: Stored, request: CertifyRequest) -> Evaluation:
     return Evaluation(Summary(
         request.sigma, request.alpha, count, None if math.isnan(delta) else delta, request.radii,
         CleanAccuracy(None, clean, None), table, complete=count > 0 and stored.planned in (None, count),
-        goal=None, planned_images=stored.planned, bound=stored.bound,
+        goal=None, planned_inputs=stored.planned, bound=stored.bound,
         samples=None if samples is None else int(samples.max()),
         mean_samples=None if samples is None else float(samples.mean()), data=stored.source,
         abstained=int(np.sum(radii[0].status == Status.ABSTAIN)),
@@ -714,12 +714,12 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
     ----------
     summaries
         Tables of one alpha, with the same certificates and radii; `Summary.data`
-        names the sources.  Tables without any image are passed over.
+        names the sources.  Tables without any input are passed over.
 
     Raises
     ------
     ParameterError
-        If the tables differ in rows or columns, or none holds an image.
+        If the tables differ in rows or columns, or none holds an input.
     """
     full = [summary for summary in summaries if summary.rows]
     if not full:
@@ -746,12 +746,12 @@ def best(summaries: Sequence[Summary]) -> BestSummary:
         rows.append(replace(row, clean_accuracy=None, **best))
         winners.append(tuple(names[k] for k in chosen))
     common: dict[str, Any] = {}
-    for name in ("sigma", "failure_probability", "goal", "planned_images", "bound"):
+    for name in ("sigma", "failure_probability", "goal", "planned_inputs", "bound"):
         values = {getattr(summary, name) for summary in full}
         common[name] = values.pop() if len(values) == 1 else None
     notes, details = _best_notes(summaries, first, winners)
     return BestSummary(
-        alpha=first.alpha, images=min(summary.images for summary in full), radii=first.radii,
+        alpha=first.alpha, inputs=min(summary.inputs for summary in full), radii=first.radii,
         clean_accuracy=CleanAccuracy(None, None, None), rows=tuple(rows),
         complete=all(summary.complete for summary in full), data=f"{len(full)} sources", notes=tuple(notes),
         details=tuple(details), sources=tuple(names), best_source=tuple(winners), norm=first.norm,
@@ -787,8 +787,8 @@ def _best_notes(
     )
     notes += [f"{s.data}: {ASSUMED}" for s in summaries if ASSUMED in s.notes]
     details = []
-    if len({summary.images for summary in summaries}) > 1:
-        details.append(f"Inputs differ: {', '.join(f'{s.images:,}' for s in summaries)}.")
+    if len({summary.inputs for summary in summaries}) > 1:
+        details.append(f"Inputs differ: {', '.join(f'{s.inputs:,}' for s in summaries)}.")
     letters = {name: chr(65 + k) if k < 26 else str(k) for k, name in enumerate(map(_name, summaries))}
     for row, names in zip(first.rows, winners, strict=True):
         columns = " ".join(letters[name] for name in names)

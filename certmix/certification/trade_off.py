@@ -11,7 +11,7 @@ import numpy as np
 
 from certmix.bounds import clopper_pearson
 from certmix.certification.evaluate import choice_notes, prospects_of
-from certmix.certification.proved_table import counted, held_images
+from certmix.certification.proved_table import counted, held_inputs
 from certmix.certification.publish import repeat_command, unfinished
 from certmix.certification.request import LABEL, checked_radii, standard_logits
 from certmix.certification.stopping import Prospects, alike
@@ -56,7 +56,7 @@ class Mixable:
 
     ``margin``, float64 (m,), is the label's share of votes minus the largest other; of a log, the least it
     can be, 0 where nothing is known.  ``standard``, float64 (m, c), are g's probabilities; where unknown
-    (None), ``standard_accuracy`` is what is assumed of g.  ``prospects`` are those of images that could have
+    (None), ``standard_accuracy`` is what is assumed of g.  ``prospects`` are those of inputs that could have
     more samples, if any.
     """
 
@@ -84,7 +84,7 @@ class Mixable:
 
     @cached_property
     def _sure(self) -> tuple[int, FloatArray, FloatArray, IntArray]:
-        """How many images every mix of 1/2 <= alpha <= 1 gets right; g, h and labels of those some may."""
+        """How many inputs every mix of 1/2 <= alpha <= 1 gets right; g, h and labels of those some may."""
         g, h, label = self.standard, self.stored.frequencies, self.stored.label
         assert g is not None
         assert h is not None
@@ -115,18 +115,18 @@ class Mixable:
 
     def mixes(self, alphas: Sequence[float], certificates: Sequence[str], at_radius: float) -> list[Mix]:
         """Return the figures of each alpha; they increase."""
-        found, ahead, images = self.stored.bounds, self.prospects, len(self.stored.label)
-        lost = np.broadcast_to(np.asarray(found.lost, np.float64), images)
+        found, ahead, inputs = self.stored.bounds, self.prospects, len(self.stored.label)
+        lost = np.broadcast_to(np.asarray(found.lost, np.float64), inputs)
         own = self.stored.radius if self.stored.radius is not None else lost
         rows, counts, kind = alike(
-            np.arange(images), (found.p_lower, found.q_upper, lost, own, self.stored.right)
+            np.arange(inputs), (found.p_lower, found.q_upper, lost, own, self.stored.right)
         )
         few = self.stored.of(rows)
         ahead = None if ahead is None else replace(ahead, rows=kind[ahead.rows])
         hits, more = (np.zeros((len(alphas), len(certificates)), np.int64) for _ in range(2))
 
         def count(name: str, k: int, low: int, high: int, waiting: IntArray) -> None:
-            """Count at the alphas from low to high, of the `waiting` images that may or may not get there."""
+            """Count at the alphas from low to high, of the `waiting` inputs that may or may not get there."""
             if low >= high:
                 return
             i = (low + high) // 2
@@ -143,13 +143,13 @@ class Mixable:
 
         for k, name in enumerate(certificates):
             count(name, k, 0, len(alphas), np.arange(0 if ahead is None else len(ahead.rows)))
-        shares, reach = hits / images, (hits + more) / images
-        ends, (_, above) = (clopper_pearson.interval(some, images) for some in (hits, hits + more))
+        shares, reach = hits / inputs, (hits + more) / inputs
+        ends, (_, above) = (clopper_pearson.interval(some, inputs) for some in (hits, hits + more))
         columns = [one.tolist() for one in (shares, *ends, reach, above)]
         made = []
         for alpha, *lines in zip(alphas, *columns, strict=True):
             cells = [
-                Share(share, (low, high), None if settled(share, most, images) else (most, top))
+                Share(share, (low, high), None if settled(share, most, inputs) else (most, top))
                 for share, low, high, most, top in zip(*lines, strict=True)
             ]
             made.append(Mix(alpha, self.clean_accuracy(alpha), tuple(cells), tuple(lines[3])))
@@ -170,14 +170,14 @@ class Counts(Mixable):
 
     def mixes(self, alphas: Sequence[float], certificates: Sequence[str], at_radius: float) -> list[Mix]:
         """Return the figures of each alpha."""
-        made, images = [], len(self.stored.label)
+        made, inputs = [], len(self.stored.label)
         for alpha in alphas:
             cells, shares = list[Share](), list[float]()
             for name in certificates:
                 radius = self.radius(alpha, name)
                 hits = int(np.sum(self.stored.right & (radius >= at_radius) & (radius > 0)))
-                low, high = clopper_pearson.interval(hits, images)
-                shares.append(hits / images)
+                low, high = clopper_pearson.interval(hits, inputs)
+                shares.append(hits / inputs)
                 cells.append(Share(shares[-1], (float(low), float(high))))
             made.append(Mix(alpha, self.clean_accuracy(alpha), tuple(cells), tuple(shares)))
         return made
@@ -238,7 +238,7 @@ def _counts(
     given = {name: value for name, value in changed.items() if value is not None}
     with open_enumerated(folder) as (request, store, described):
         request, g = request.replace(**given), None
-        indices = held_images(request, store, described)
+        indices = held_inputs(request, store, described)
         if not len(indices):
             raise ParameterError(f"{folder} holds no finished input: run certmix certify first")
         votes = counted(request, store, indices)
@@ -265,7 +265,7 @@ def _counts(
 def _from_run(
     folder: Path, sigma: float | None, **changed: float | None
 ) -> tuple[Stored, FloatArray | None, Prospects | None]:
-    """Return the bounds of a run folder, g's probabilities where all are known, and its images' prospects.
+    """Return the bounds of a run folder, g's probabilities where all are known, and its inputs' prospects.
 
     `changed` are settings of its request that are others, None as there.
     """

@@ -1,4 +1,4 @@
-"""A tuned mix: gate, temperature of g and alpha, and the images that they were chosen on.  No torch."""
+"""A tuned mix: gate, temperature of g and alpha, and the inputs that they were chosen on.  No torch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TuneRequest(Settings, frozen=True):
         Annotated[float, Meta(ge=0, le=100)] | None,
         Option("Points of clean accuracy that the mix may lose against g.", metavar="POINTS", example="5"),
     ] = None
-    images: Sampled = "all"
+    inputs: Sampled = "all"
     noisy_samples: Annotated[Annotated[int, Meta(ge=2)], Option("Noisy copies of each input.")] = 200
     samples: Annotated[Count, Option("Estimation samples that are planned for.")] = 10_000
     failure_probability: Annotated[
@@ -128,7 +128,7 @@ def resolve_tuned(
 ) -> CertifyRequest:
     """Return a request whose further row is there in numbers, if there is to be one.
 
-    ``auto`` takes the plan of the shipped models where g and h are these.  Images that were tuned on are
+    ``auto`` takes the plan of the shipped models where g and h are these.  Inputs that were tuned on are
     refused; where the shipped plan was, the row is left out, and `say` says so.
     """
     asked, robust, standard = request.tuned, loaded.robust, loaded.standard

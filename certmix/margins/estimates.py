@@ -28,7 +28,7 @@ class LipschitzEstimate:
     norm, eps, steps
         The ball that was searched, in whose norm of the input slopes are; steps of ascent in each restart.
     selected, outputs
-        int64 (m,), the class y of each image, and float64 (m, c), the outputs there.
+        int64 (m,), the class y of each input, and float64 (m, c), the outputs there.
     by_restart, halfway
         float64 (restarts, m, k): what each restart found, and had found after half the steps; k is the number
         of classes, or 1.
@@ -74,7 +74,7 @@ class LipschitzEstimate:
 
     @property
     def spread(self) -> FloatArray:
-        """How far restarts differ, (m,): at most over classes, as a share of the image's largest constant."""
+        """How far restarts differ, (m,): at most over classes, as a share of the input's largest constant."""
         return self._share(self.by_restart.max(0) - self.by_restart.min(0))
 
     @property
@@ -121,7 +121,7 @@ class EstimatedRadius:
 
     @property
     def status(self) -> tuple[str, ...]:
-        """`HOLDS` or `NOT_ESTABLISHED` for each image."""
+        """`HOLDS` or `NOT_ESTABLISHED` for each input."""
         return tuple(HOLDS if held else NOT_ESTABLISHED for held in self.holds)
 
 

@@ -45,15 +45,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Layers in order: the first is the image, the last gives the logits."""
+    """Layers in order: the first is the input, the last gives the logits."""
 
     nodes: tuple[Node, ...]
 
-    def values(self, images: Tensor) -> list[Tensor]:
-        """Return every node's value for images (N, ...), in float64."""
+    def values(self, inputs: Tensor) -> list[Tensor]:
+        """Return every node's value for inputs (N, ...), in float64."""
         found: list[Tensor] = []
         for node in self.nodes:
-            arguments = [found[i] for i in node.inputs] or [images.double()]
+            arguments = [found[i] for i in node.inputs] or [inputs.double()]
             found.append(node.layer(*arguments))
         return found
 
@@ -64,7 +64,7 @@ class Graph:
 
 
 class Builder:
-    """Adds nodes one by one, each with the shape that a zero image gives.
+    """Adds nodes one by one, each with the shape that a zero input gives.
 
     `storage` names the memory of a node's value by the first node there; in `stale` nodes' it was changed.
     """
@@ -194,7 +194,7 @@ BATCH = "the size of the batch"
 
 @dataclass(frozen=True)
 class Value:
-    """What a traced operation gives that depends on the image: a node of the graph."""
+    """What a traced operation gives that depends on the input: a node of the graph."""
 
     node: int
 
@@ -260,9 +260,9 @@ def _arithmetic(builder: Builder, target: Any, name: str, operands: list[Any]) -
         value = exact(torch.as_tensor(constant, dtype=torch.float64))
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise unsupported(f"{name} with {constant!r}") from None
-    one_image = (1, *builder.nodes[source.node].shape)
+    one_input = (1, *builder.nodes[source.node].shape)
     try:
-        fits = torch.broadcast_shapes(value.shape, one_image) == one_image
+        fits = torch.broadcast_shapes(value.shape, one_input) == one_input
     except RuntimeError:
         fits = False
     if not fits:
@@ -299,7 +299,7 @@ def _flatten(builder: Builder, name: str, source: int, start_dim: int = 0, end_d
 
 
 def _view(builder: Builder, name: str, source: int, *sizes: Any) -> Value:
-    """Give each image another shape: the first size is the batch's, or -1 where no other is possible."""
+    """Give each input another shape: the first size is the batch's, or -1 where no other is possible."""
     if len(sizes) == 1 and isinstance(sizes[0], tuple | list):
         sizes = tuple(sizes[0])
     entries, (first, *rest) = math.prod(builder.nodes[source].shape), sizes or (None,)

@@ -17,12 +17,12 @@ from certmix.margins.layers import TINY, Arithmetic, Layer, LinearMap, Maximum, 
 
 @dataclass(frozen=True)
 class Ball:
-    """The points within `eps` (N,) of float64 images (N, ...), in ``"l2"``, or ``"linf"`` and `limits`.
+    """The points within `eps` (N,) of float64 inputs (N, ...), in ``"l2"``, or ``"linf"`` and `limits`.
 
     `arithmetic` is what the network runs in at these points, None for real numbers.
     """
 
-    images: Tensor
+    inputs: Tensor
     norm: str
     eps: Tensor
     limits: tuple[float, float] | None = None
@@ -31,9 +31,9 @@ class Ball:
 
 @dataclass(frozen=True)
 class Affine:
-    """Entries that are affine in the image, (N, ...): over an l2 ball they move by eps sqrt(energy).
+    """Entries that are affine in the input, (N, ...): over an l2 ball they move by eps sqrt(energy).
 
-    `point` is the value at the image up to `slip`; `energy` at least its weights' sum of squares.
+    `point` is the value at the input up to `slip`; `energy` at least its weights' sum of squares.
     """
 
     point: Tensor
@@ -55,7 +55,7 @@ class Box:
 
     @property
     def size(self) -> Tensor:
-        """Largest magnitude of each image's entries, (N,)."""
+        """Largest magnitude of each input's entries, (N,)."""
         return torch.maximum(self.lower.abs(), self.upper.abs()).flatten(1).amax(1)
 
     def centred(self) -> tuple[Tensor, Tensor]:
@@ -75,20 +75,20 @@ def up(x: Tensor) -> Tensor:
 
 
 def _each(values: Tensor, like: Tensor) -> Tensor:
-    """Return one number an image (N,) in a shape that broadcasts against (N, ...)."""
+    """Return one number an input (N,) in a shape that broadcasts against (N, ...)."""
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def input_box(ball: Ball) -> Box:
     """Return the bounds of the inputs."""
-    eps = _each(ball.eps, ball.images)
-    lower, upper = down(ball.images - eps), up(ball.images + eps)
+    eps = _each(ball.eps, ball.inputs)
+    lower, upper = down(ball.inputs - eps), up(ball.inputs + eps)
     if ball.norm == "l2":
-        exact = Affine(ball.images, torch.zeros_like(lower), torch.ones_like(lower))
+        exact = Affine(ball.inputs, torch.zeros_like(lower), torch.ones_like(lower))
         return Box(lower, upper, exact)
     if ball.limits is not None:
-        lower = lower.clamp_min(ball.limits[0]).minimum(ball.images)
-        upper = upper.clamp_max(ball.limits[1]).maximum(ball.images)
+        lower = lower.clamp_min(ball.limits[0]).minimum(ball.inputs)
+        upper = upper.clamp_max(ball.limits[1]).maximum(ball.inputs)
     return Box(lower, upper)
 
 

@@ -103,7 +103,7 @@ class LinearMap:
 
 @dataclass(frozen=True)
 class Input:
-    """The image."""
+    """The input."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return x
@@ -346,7 +346,7 @@ RULES: dict[type[nn.Module], Callable[[Any, Shape], list[Layer]]] = {
 SPATIAL = (
     nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout2d,
 )  # fmt: skip
-"""Layers of inputs (C, H, W): some take (N, H, W) as well, for one image of N channels."""
+"""Layers of inputs (C, H, W): some take (N, H, W) as well, for one input of N channels."""
 
 CONTAINERS = {nn.Sequential, nn.ModuleList, nn.ModuleDict}
 MODELESS = (RULES.keys() | CONTAINERS) - {nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d}

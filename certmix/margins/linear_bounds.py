@@ -42,7 +42,7 @@ def relax(layer: Rectifier, box: Box) -> Relaxation:
 
 
 class _Rows:
-    """Rows on their way to the image: coefficients by node, a constant, and a bound of its error."""
+    """Rows on their way to the input: coefficients by node, a constant, and a bound of its error."""
 
     def __init__(self, start: int, rows: Tensor, owner: Tensor) -> None:
         self.coefficients = {start: rows}
@@ -133,12 +133,12 @@ def backward(
     rows: Tensor,
     owner: Tensor,
     *,
-    to_image: bool = True,
+    to_input: bool = True,
 ) -> Tensor:
     """Return lower bounds of  rows . value(start)  over each row's ball, (R,), rounded down, -inf if unknown.
 
-    Rows are exact coefficients (R, *shape of the node `start`), of the images `owner` (R,); `boxes` and
-    `relaxations` hold the bounds of every node and the lines of the rectifiers before it.  Without `to_image`
+    Rows are exact coefficients (R, *shape of the node `start`), of the inputs `owner` (R,); `boxes` and
+    `relaxations` hold the bounds of every node and the lines of the rectifiers before it.  Without `to_input`
     the way back ends at the first nonlinear node's box: interval bounds of the rows instead of linear ones.
     """
     state = _Rows(start, rows, owner)
@@ -148,13 +148,13 @@ def backward(
         current, node = state.coefficients.pop(number), graph.nodes[number]
         layer, source = node.layer, boxes[node.inputs[0]] if node.inputs else boxes[0]
         terms = _entries(current)
-        carried = to_image or isinstance(layer, LinearMap | Sum)
+        carried = to_input or isinstance(layer, LinearMap | Sum)
         if carried and (rounding := boxes[number].rounding) is not None:
             lost = (current.abs() * rounding[owner]).flatten(1).sum(1)
             state.add(torch.zeros_like(lost), lost * (1 + gamma(terms + 2)))
         if isinstance(layer, Input) and ball.norm == "l2":  # least value over the ball: its dual norm is l2
             size = (current.flatten(1).square().sum(1) + terms * TINY).sqrt()
-            _subtract(state, current, ball.images, ball.eps[owner] * size, gamma(2 * terms + 8))
+            _subtract(state, current, ball.inputs, ball.eps[owner] * size, gamma(2 * terms + 8))
         elif isinstance(layer, Input) or not carried:
             centre, width = boxes[number].centred()
             spread = (current.abs() * width[owner]).flatten(1).sum(1)
@@ -179,7 +179,7 @@ ROWS_ELEMENTS = 2**23
 """Largest number of coefficients that are carried back at once, in the widest layer."""
 
 REFINED = 4096
-"""A layer of which one image has more unstable rectifiers keeps its interval bounds for that image."""
+"""A layer of which one input has more unstable rectifiers keeps its interval bounds for that input."""
 
 
 def _carry(
@@ -233,7 +233,7 @@ def differences(graph: Graph, ball: Ball, y: Tensor, method: str) -> Tensor:
     rows = (eye[y][:, None, :] - eye[None])[rival]
     owner = torch.arange(len(y), device=y.device).repeat_interleave(graph.classes - 1)
     last = len(graph.nodes) - 1
-    bounds = backward(graph, boxes, {}, ball, last, rows, owner, to_image=False)
+    bounds = backward(graph, boxes, {}, ball, last, rows, owner, to_input=False)
     if method != "interval":
         bounds = torch.maximum(bounds, _carry(graph, boxes, lines, ball, last, rows, owner))
     return bounds.view(len(y), -1)

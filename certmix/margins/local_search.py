@@ -86,7 +86,7 @@ _ROUNDING = 512
 
 @dataclass(frozen=True)
 class Ascent:
-    """One search: N images with an ascent for each class and side, whose points are (N, ascents, ...)."""
+    """One search: N inputs with an ascent for each class and side, whose points are (N, ascents, ...)."""
 
     model: Model
     judge: Model | None
@@ -110,7 +110,7 @@ class Ascent:
             for step in range(steps + 1):
                 ahead = points
                 if self.ratio.by_distance and not self._tilts and step % 2:
-                    # The steepest slopes may be short ones: every other point is looked at nearer the image,
+                    # The steepest slopes may be short ones: every other point is looked at nearer the input,
                     # and the ascent goes on from where it was.  In l2 the gradient itself leads there.
                     scale = 0.5 ** (1 + step // 2 % _HALVINGS)
                     nearer = balls.centre + scale * (points.flatten(0, 1) - balls.centre)
@@ -154,7 +154,7 @@ class Ascent:
         n, ascents = points.shape[:2]
         values, climbs = [], []
         for rows in torch.arange(n * ascents, device=points.device).split(self.batch_size):
-            part, image, column = points.flatten(0, 1)[rows], rows // ascents, rows % ascents % self._slopes
+            part, input, column = points.flatten(0, 1)[rows], rows // ascents, rows % ascents % self._slopes
             with torch.inference_mode(False), torch.set_grad_enabled(gradient):
                 leaf = part.detach().clone().requires_grad_(gradient)
                 logits = call_model(self.model, leaf)
@@ -163,23 +163,23 @@ class Ascent:
                 raise ModelError(
                     "the model gives NaN or infinite logits near the inputs: compute in float64, or lower eps"
                 )
-            rises, largest = self._rises(exact.double(), image, self.ratio.rise), exact.double().abs()
+            rises, largest = self._rises(exact.double(), input, self.ratio.rise), exact.double().abs()
             blur = _ROUNDING * torch.finfo(exact.dtype).eps * (1 + largest.amax(1, keepdim=True))
             slopes = (rises - blur).clamp_min(0.0)
             if self.ratio.by_distance:
-                size = distance(part, self.ball.centre[image], self.ball.norm)[:, None]
+                size = distance(part, self.ball.centre[input], self.ball.norm)[:, None]
                 slopes = torch.where(size >= _CLOSEST * self.eps, slopes / size.clamp_min(_TINY), 0.0)
             else:
                 slopes = slopes / self.eps
             values.append(slopes)
-            climbs.append(self._gradient(logits, leaf, image, column, rise) if gradient else part)
+            climbs.append(self._gradient(logits, leaf, input, column, rise) if gradient else part)
         return torch.cat(values).view(n, ascents, -1), torch.cat(climbs).view_as(points)
 
-    def _rises(self, logits: Tensor, image: Tensor, rise: Rise) -> Tensor:
+    def _rises(self, logits: Tensor, input: Tensor, rise: Rise) -> Tensor:
         outputs = OUTPUTS[self.of]
-        return rise(outputs(self.logits[image]), outputs(logits), self.selected[image])
+        return rise(outputs(self.logits[input]), outputs(logits), self.selected[input])
 
-    def _gradient(self, logits: Tensor, leaf: Tensor, image: Tensor, column: Tensor, rise: Rise) -> Tensor:
+    def _gradient(self, logits: Tensor, leaf: Tensor, input: Tensor, column: Tensor, rise: Rise) -> Tensor:
         """Return the direction in which each point's own slope grows.
 
         It is taken in float64 at the logits and pulled back with largest slope 1; a single probability is
@@ -190,21 +190,21 @@ class Ascent:
             scores = logits.detach().double().requires_grad_()
             if self.ratio.wide:
                 form, log_scale = FORMS[self.of](scores)
-                before = FORMS[self.of](self.logits[image])[0]
-                rises = rise(before, form, self.selected[image])
+                before = FORMS[self.of](self.logits[input])[0]
+                rises = rise(before, form, self.selected[input])
                 scale = log_scale.detach().exp().gather(1, at)
             else:
-                rises, scale = self._rises(scores, image, rise), torch.ones_like(at, dtype=torch.float64)
+                rises, scale = self._rises(scores, input, rise), torch.ones_like(at, dtype=torch.float64)
             slope, largest = direction(rises.gather(1, at), scores)
         climb = pull_back(logits, leaf, slope, "constants cannot be searched")
         if not climb.isfinite().all():
             raise ModelError("the model gives NaN or infinite gradients near the inputs: compute in float64")
         if not self._tilts:
             return climb
-        risen = self._rises(logits.detach().double(), image, rise).gather(1, at)
+        risen = self._rises(logits.detach().double(), input, rise).gather(1, at)
         share = (risen.clamp_min(0.0) / (largest * scale).clamp_min(_TINY))[:, 0]
         # the gradient of log(rise / ||d||_2), from that of the rise over `share`
-        d = (leaf.detach().double() - self.ball.centre[image].double()).flatten(1)
+        d = (leaf.detach().double() - self.ball.centre[input].double()).flatten(1)
         pull = d * (share.clamp_max(_HUGE) / d.square().sum(1).clamp_min(_TINY))[:, None]
         tilted = climb.double().flatten(1) - pull
         return (tilted / tilted.abs().amax(1, keepdim=True).clamp_min(_TINY)).view_as(climb).to(climb.dtype)
@@ -217,7 +217,7 @@ def _spread(points: Tensor, ascents: int) -> Tensor:
 @torch.no_grad()
 def local_search(
     model: Model,
-    images: Tensor,
+    inputs: Tensor,
     norm: str = "linf",
     eps: float = 8 / 255,
     *,
@@ -231,7 +231,7 @@ def local_search(
     judge: Model | None = None,
     batch_size: int = 1000,
 ) -> LipschitzEstimate:
-    """Estimate local Lipschitz constants around images, from below, by ascents for each class.
+    """Estimate local Lipschitz constants around inputs, from below, by ascents for each class.
 
     Step t goes 2 eps / (t + 2) up the norm's steepest direction and is projected onto ball and box; neither
     steps nor restarts depend on how many there are.  The best value of every class over all points evaluated
@@ -240,7 +240,7 @@ def local_search(
 
     Parameters
     ----------
-    model, images, norm, eps
+    model, inputs, norm, eps
         As for `certmix.attacks.pgd`, with the same errors.
     of, ratio
         Names in `OUTPUTS` and `RATIOS` of `certmix.margins.local_search`.
@@ -265,20 +265,20 @@ def local_search(
     check_count("steps", steps)
     check_count("restarts", restarts)
     check_model(model)
-    if len(images) == 0:
+    if len(inputs) == 0:
         raise ParameterError("there are no inputs: give at least one")
     if box is None:  # one that cuts no ball
-        low, high = images.min().item(), images.max().item()
+        low, high = inputs.min().item(), inputs.max().item()
         box = low - 2 * eps - 1e-3 * abs(low), high + 2 * eps + 1e-3 * abs(high)
-    check_ball(images, eps, box)
-    ball = make_ball(images.detach().clone(), norm, eps, box)
-    judge = judge or float64_twin(model, images)
+    check_ball(inputs, eps, box)
+    ball = make_ball(inputs.detach().clone(), norm, eps, box)
+    judge = judge or float64_twin(model, inputs)
     logits = call_model(judge or model, ball.centre.double() if judge else ball.centre).double()
-    check_clean_logits(logits, torch.zeros(len(images), dtype=torch.int64))
+    check_clean_logits(logits, torch.zeros(len(inputs), dtype=torch.int64))
     outputs = OUTPUTS[of](logits)
     y = outputs.argmax(1) if selected is None else selected.to(outputs.device)
     task = Ascent(model, judge, ball, eps, of, RATIOS[ratio], logits, y, batch_size)
-    keys = torch.arange(len(images)) if seeds is None else seeds
+    keys = torch.arange(len(inputs)) if seeds is None else seeds
     best, halfway, points = task.search(steps, restarts, keys)
     return LipschitzEstimate(
         of, ratio, norm, eps, steps, y.cpu().numpy(), outputs.cpu().numpy(), best.cpu().numpy(),
@@ -286,13 +286,13 @@ def local_search(
     )  # fmt: skip
 
 
-def float64_twin(model: Model, images: Tensor) -> nn.Module | None:
+def float64_twin(model: Model, inputs: Tensor) -> nn.Module | None:
     """Return a float64 copy of a module in lower precision, None if there is none or no need of one."""
-    if images.dtype == torch.float64 or not isinstance(model, nn.Module):
+    if inputs.dtype == torch.float64 or not isinstance(model, nn.Module):
         return None
     try:
         twin = copy.deepcopy(model).double()
-        fits = twin(images[:1].double()).dtype == torch.float64
+        fits = twin(inputs[:1].double()).dtype == torch.float64
     except (RuntimeError, TypeError, ValueError):
         return None
     return twin if fits else None
@@ -304,9 +304,9 @@ _LAYERS = 1e4
 
 @torch.no_grad()
 def slopes_beyond_rounding(
-    model: Model, judge: Model | None, images: Tensor, points: Tensor, *, of: str, ratio: str, norm: str
+    model: Model, judge: Model | None, inputs: Tensor, points: Tensor, *, of: str, ratio: str, norm: str
 ) -> Tensor:
-    """Return slopes, float64 (N, k), between images and points (N, ...), less what rounding may have added.
+    """Return slopes, float64 (N, k), between inputs and points (N, ...), less what rounding may have added.
 
     Outputs are computed in float64 by `judge`, or by `model` where it is None, whose rounding is allowed for
     generously: 1e4 units of the largest logit, and a millionth of what the lower precision of `model` changes
@@ -318,7 +318,7 @@ def slopes_beyond_rounding(
             f"ratio {ratio!r} divides by eps, not by a distance: check each, together or yang"
         )
     logits, errors = [], []
-    for batch in (images, points):
+    for batch in (inputs, points):
         coarse = call_model(model, batch)
         fine = coarse if judge is None else call_model(judge, batch.double())
         unit = torch.finfo(fine.dtype).eps
@@ -330,5 +330,5 @@ def slopes_beyond_rounding(
     rise = RATIOS[ratio].rise(before, after, before.argmax(1))
     blur = before.shape[1] * (errors[0] + errors[1])
     sure = (rise - blur[:, None]).clamp_min(0.0)
-    size = distance(points, images, norm)[:, None] * (1 + 1e-12)
+    size = distance(points, inputs, norm)[:, None] * (1 + 1e-12)
     return torch.where(size > 0, sure / size.clamp_min(torch.finfo(torch.float64).tiny), 0.0)

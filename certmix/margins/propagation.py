@@ -32,8 +32,8 @@ class VerifiedRadii:
     """Radii within which a margin was verified, (m,) each.
 
     `radius`, in the units of the input, is that of a closed ball that was verified itself, 0 where none was.
-    `status` is ABSTAIN where even the image alone gives no class, NOT_CERTIFIED where its margin is too small
-    or no radius was verified.  `evaluations` counts the pairs (image, radius) that were bounded.
+    `status` is ABSTAIN where even the input alone gives no class, NOT_CERTIFIED where its margin is too small
+    or no radius was verified.  `evaluations` counts the pairs (input, radius) that were bounded.
     """
 
     radius: FloatArray
@@ -41,16 +41,16 @@ class VerifiedRadii:
     evaluations: int
 
 
-def _check(norm: str, method: str, images: Tensor, y: ArrayLike | Tensor, classes: int) -> Tensor:
+def _check(norm: str, method: str, inputs: Tensor, y: ArrayLike | Tensor, classes: int) -> Tensor:
     for what, found, known in (("norm", norm, NORMS), ("method", method, METHODS)):
         check_choice(what, found, known)
     labels = torch.as_tensor(y.cpu() if isinstance(y, Tensor) else np.asarray(y))
-    if images.ndim < 2 or not images.is_floating_point():
-        found = f"inputs have shape {tuple(images.shape)} and type {images.dtype}"
+    if inputs.ndim < 2 or not inputs.is_floating_point():
+        found = f"inputs have shape {tuple(inputs.shape)} and type {inputs.dtype}"
         raise ParameterError(f"{found}: give a batch of floating-point inputs")
-    if labels.shape != (len(images),) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
+    if labels.shape != (len(inputs),) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         found = f"classes have shape {tuple(labels.shape)} and type {labels.dtype}"
-        raise ParameterError(f"{found}: give one whole number for each of {len(images)} inputs")
+        raise ParameterError(f"{found}: give one whole number for each of {len(inputs)} inputs")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ParameterError(f"classes run from {labels.min()} to {labels.max()}: 0..{classes - 1} are known")
     return labels.long()
@@ -58,7 +58,7 @@ def _check(norm: str, method: str, images: Tensor, y: ArrayLike | Tensor, classe
 
 def logit_differences_lower(
     model: nn.Module | Graph,
-    images: Tensor,
+    inputs: Tensor,
     y: ArrayLike | Tensor,
     norm: str,
     eps: ArrayLike,
@@ -71,22 +71,22 @@ def logit_differences_lower(
     """Return lower bounds of z_y - z_j over the ball of radius eps, for every j != y.
 
     Proved for the network as it runs in float32, or in exact arithmetic, with the given weights, and the
-    images as given; all computing is in float64, on the CPU, and rounded outwards.
+    inputs as given; all computing is in float64, on the CPU, and rounded outwards.
 
     Parameters
     ----------
     model
         A module of supported layers in evaluation mode, or its graph from `build_graph`.
-    images, y
+    inputs, y
         (m, ...), and a class each, (m,).
     norm, eps
-        ``"linf"`` or ``"l2"``; a radius, or one an image, in units of the input.
+        ``"linf"`` or ``"l2"``; a radius, or one an input, in units of the input.
     method
         ``"interval"``; ``"crown-ibp"`` (linear bounds of the logits over interval bounds of the layers);
         ``"crown"`` (linear bounds of every layer, much dearer).  Each takes the best of itself and
         ``"interval"``.
     input_range, chunk
-        Smallest and largest value of an input: l-inf balls are cut to it.  Images that are bounded together.
+        Smallest and largest value of an input: l-inf balls are cut to it.  Inputs that are bounded together.
     arithmetic
         ``"float32"``: z is what the network gives for any float32 input in the ball, however a layer adds up
         its products, without TF32 and transforms (Winograd, FFT); ``"exact"``: what its weights define.
@@ -101,26 +101,26 @@ def logit_differences_lower(
     ----------
     Gowal et al. (2018); H. Zhang et al., NeurIPS 2018 and ICLR 2020 (CROWN-IBP).
     """
-    graph = model if isinstance(model, Graph) else build_graph(model, images)
-    labels = _check(norm, method, images, y, graph.classes)
+    graph = model if isinstance(model, Graph) else build_graph(model, inputs)
+    labels = _check(norm, method, inputs, y, graph.classes)
     check_choice("arithmetic", arithmetic, ARITHMETICS)
-    radii = np.broadcast_to(np.asarray(eps, np.float64), (len(images),)).copy()
+    radii = np.broadcast_to(np.asarray(eps, np.float64), (len(inputs),)).copy()
     wrong = ~(np.isfinite(radii) & (radii >= 0))
     if wrong.any():
         raise ParameterError(f"eps = {radii[wrong][0]}: radii must be finite and at least 0")
     parts = [np.empty((0, graph.classes - 1))]
     with torch.no_grad():
-        for start in range(0, len(images), chunk):
+        for start in range(0, len(inputs), chunk):
             here = slice(start, start + chunk)
             eps_here = torch.from_numpy(radii[here])
-            ball = Ball(images[here].cpu().double(), norm, eps_here, input_range, ARITHMETICS[arithmetic])
+            ball = Ball(inputs[here].cpu().double(), norm, eps_here, input_range, ARITHMETICS[arithmetic])
             parts.append(differences(graph, ball, labels[here], method).numpy())
     return np.concatenate(parts)
 
 
 def margin_lower(
     model: nn.Module | Graph,
-    images: Tensor,
+    inputs: Tensor,
     y: ArrayLike | Tensor,
     norm: str,
     eps: ArrayLike,
@@ -143,7 +143,7 @@ def margin_lower(
     0.6351
     """
     bounds = logit_differences_lower(
-        model, images, y, norm, eps,
+        model, inputs, y, norm, eps,
         method=method, input_range=input_range, arithmetic=arithmetic, chunk=chunk,
     )  # fmt: skip
     return softmax_margin_lower(bounds)
@@ -151,7 +151,7 @@ def margin_lower(
 
 def certified_radius(
     model: nn.Module | Graph,
-    images: Tensor,
+    inputs: Tensor,
     y: ArrayLike | Tensor,
     norm: str,
     mu: float,
@@ -165,7 +165,7 @@ def certified_radius(
 ) -> VerifiedRadii:
     """Return, by bisection, the largest radius found at which the margin of h is verified to be >= mu.
 
-    Every returned radius was itself verified: nothing is assumed of how the bounds change with eps.  Images
+    Every returned radius was itself verified: nothing is assumed of how the bounds change with eps.  Inputs
     do not influence each other, rounding apart.  `mu` in [0, 1] is (1 - alpha) / alpha for a mix (Lemma 3.2);
     at 0 the margin must be > 0.  `max_eps` is the largest radius that is tried, `tolerance` how far below a
     radius that was refused the result may lie; the rest is as for `margin_lower`.
@@ -174,12 +174,12 @@ def certified_radius(
         raise ParameterError(f"mu = {mu}: the margin threshold must lie in [0, 1]: use (1 - alpha) / alpha")
     if not (0.0 < max_eps < math.inf and 0.0 < tolerance < math.inf):
         raise ParameterError(f"max_eps = {max_eps}, tolerance = {tolerance}: both must be positive numbers")
-    graph = model if isinstance(model, Graph) else build_graph(model, images)
-    classes = _check(norm, method, images, y, graph.classes).numpy()
-    low, high = np.zeros(len(images)), np.full(len(images), float(max_eps))
+    graph = model if isinstance(model, Graph) else build_graph(model, inputs)
+    classes = _check(norm, method, inputs, y, graph.classes).numpy()
+    low, high = np.zeros(len(inputs)), np.full(len(inputs), float(max_eps))
 
     def margins(chosen: IntArray, eps: FloatArray) -> FloatArray:
-        rows = images[torch.from_numpy(chosen)]
+        rows = inputs[torch.from_numpy(chosen)]
         return margin_lower(
             graph, rows, classes[chosen], norm, eps,
             method=method, input_range=input_range, arithmetic=arithmetic, chunk=chunk,
@@ -188,11 +188,11 @@ def certified_radius(
     def enough(margin: FloatArray) -> np.ndarray:  # to prove the mix's class; NaN is not
         return (margin >= mu) & (margin > 0)
 
-    everyone = np.arange(len(images))
+    everyone = np.arange(len(inputs))
     clean = margins(everyone, low)
     status = np.where(clean > 0, Status.NOT_CERTIFIED, Status.ABSTAIN).astype(np.int64)
     active = everyone[enough(clean)]
-    evaluations, eps = len(images), high.copy()
+    evaluations, eps = len(inputs), high.copy()
     while len(active):
         verified = enough(margins(active, eps[active]))
         evaluations += len(active)

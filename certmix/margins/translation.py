@@ -23,16 +23,16 @@ from certmix.models.architectures import Normalized
 from certmix.models.foreign import FixedMode
 
 
-def build_graph(model: nn.Module, images: Tensor) -> Graph:
+def build_graph(model: nn.Module, inputs: Tensor) -> Graph:
     """Return a model's layers in float64, on the CPU; the weights' values are kept exactly.
 
-    The model gives logits (N, classes) and is in evaluation mode; `images` (n, ...) are of the data: layers
+    The model gives logits (N, classes) and is in evaluation mode; `inputs` (n, ...) are of the data: layers
     and model are compared on 16 of them at most.  ModelError if bounds cannot be propagated through a layer,
     or the layers are not what runs: forward hooks, methods replaced on an instance, random numbers, a state
     that changes, a tensor changed in place and used again, or other differences of logits than the model's.
     """
     check_parts(model)
-    builder, source = Builder(images.shape[1:]), 0
+    builder, source = Builder(inputs.shape[1:]), 0
     inner: Any = model
     while type(inner) in (Normalized, FixedMode):  # wrappers that certmix puts around models
         if isinstance(inner, Normalized):
@@ -57,7 +57,7 @@ def build_graph(model: nn.Module, images: Tensor) -> Graph:
         shape = graph.nodes[-1].shape
         if len(shape) != 1 or shape[0] < 2:
             raise ModelError(f"the model gives {shape} an input: bounds need 2 logits or more")
-        check_agreement(graph, model, images)
+        check_agreement(graph, model, inputs)
     for path, part in model.named_modules():  # of no layer of torch's is it known whether its mode matters
         if part.training and type(part) not in MODELESS:
             name = f"layer {path}" if path else "the model"
@@ -66,7 +66,7 @@ def build_graph(model: nn.Module, images: Tensor) -> Graph:
 
 
 CHECKED = 16
-"""Images on which the graph and the model are compared, at most."""
+"""Inputs on which the graph and the model are compared, at most."""
 
 EXACT, AS_IT_RUNS = 1e-5, 1e-3
 """Largest error of a difference of logits, relative to the differences' spread: of the model in float64, and
@@ -161,14 +161,14 @@ def _state(model: nn.Module) -> dict[str, Any]:
     return tensors | plain
 
 
-def check_agreement(graph: Graph, model: nn.Module, images: Tensor) -> None:
-    """Refuse a graph whose differences of logits are not the model's, at the first 16 finite images.
+def check_agreement(graph: Graph, model: nn.Module, inputs: Tensor) -> None:
+    """Refuse a graph whose differences of logits are not the model's, at the first 16 finite inputs.
 
     The model runs in float64, where its rounding hides nothing, and as it is, twice: it must answer alike.
-    What all images have in common, class by class, is no spread; of a single image, half is looked at too.
+    What all inputs have in common, class by class, is no spread; of a single input, half is looked at too.
     """
-    rows = images[images.flatten(1).isfinite().all(1)][:CHECKED].cpu()
-    rows = rows if len(rows) else torch.zeros((1, *images.shape[1:]), dtype=images.dtype)
+    rows = inputs[inputs.flatten(1).isfinite().all(1)][:CHECKED].cpu()
+    rows = rows if len(rows) else torch.zeros((1, *inputs.shape[1:]), dtype=inputs.dtype)
     rows = rows if len(rows) > 1 else torch.cat([rows, rows / 2])
     values = graph.values(rows)
     found = values[-1]
@@ -204,7 +204,7 @@ def check_agreement(graph: Graph, model: nn.Module, images: Tensor) -> None:
 
 
 def _range(logits: Tensor) -> float:
-    """Return the largest |z_i - z_j| of any image."""
+    """Return the largest |z_i - z_j| of any input."""
     return float((logits.amax(1) - logits.amin(1)).max())
 
 

@@ -82,7 +82,7 @@ def near_chance(correct: int, total: int, classes: int) -> bool:
 
 
 def chance_warning(name: str, correct: int, total: int, classes: int, where: str = "") -> str | None:
-    """Return a warning where a model's accuracy is `near_chance`; `where` follows the number of images."""
+    """Return a warning where a model's accuracy is `near_chance`; `where` follows the number of inputs."""
     if not near_chance(correct, total, classes):
         return None
     return (

@@ -64,11 +64,11 @@ def fit(
 ) -> NutsFit:
     """Return the grid's best transform and its mixing weight: `solve_beta` of `margin_grid`.
 
-    Minimises the share of misclassified clean images whose margin is >= q, where q is the largest margin that
-    a share beta of the rightly classified attacked images keeps: Algorithm 1 and problem (7) of Bai, Zhou,
-    Patel, Sojoudi, "MixedNUTS", TMLR 2024.  Tune on images that no result is reported on.  `beta` and
+    Minimises the share of misclassified clean inputs whose margin is >= q, where q is the largest margin that
+    a share beta of the rightly classified attacked inputs keeps: Algorithm 1 and problem (7) of Bai, Zhou,
+    Patel, Sojoudi, "MixedNUTS", TMLR 2024.  Tune on inputs that no result is reported on.  `beta` and
     `quantile` are as in `solve_beta`, the others as in `margin_grid`.  Arrays that do not fit together, or no
-    attacked image that is classified right, are a DataError; a value out of range, and a grid of which no
+    attacked input that is classified right, are a DataError; a value out of range, and a grid of which no
     point meets (7), a ParameterError.
 
     >>> clean = [[3.0, 0.0, 0.0], [0.9, 1.0, -2.0], [0.0, 0.0, 3.0]]
@@ -87,11 +87,11 @@ def fit(
 
 @dataclass(frozen=True, eq=False)
 class MarginGrid:
-    """Sorted margins, float64 (s, p, c, images), at every point of a grid: any beta follows from them.
+    """Sorted margins, float64 (s, p, c, inputs), at every point of a grid: any beta follows from them.
 
-    ``attacked`` are the label's probability less the largest other, of attacked images that the robust model
-    classifies right; ``clean_wrong`` the largest probability less the rival's, of clean images that it
-    classifies wrong and, if ``conditional``, the standard model right.  ``images`` counts those of which
+    ``attacked`` are the label's probability less the largest other, of attacked inputs that the robust model
+    classifies right; ``clean_wrong`` the largest probability less the rival's, of clean inputs that it
+    classifies wrong and, if ``conditional``, the standard model right.  ``inputs`` counts those of which
     these are parts.
     """
 
@@ -100,7 +100,7 @@ class MarginGrid:
     top_k: int | None
     attacked: FloatArray
     clean_wrong: FloatArray
-    images: int
+    inputs: int
     rival: str
     conditional: bool
 
@@ -118,14 +118,14 @@ def margin_grid(
 ) -> MarginGrid:
     """Return the sorted margins that Algorithm 1 needs, at every point of a grid.
 
-    Logits (m, c) are the robust model's, on images and on their perturbations of least margin; labels (m,)
+    Logits (m, c) are the robust model's, on inputs and on their perturbations of least margin; labels (m,)
     count from 0.  Right and wrong are decided before the transform, by the largest logit (the lowest class on
     a tie), which LN does not change.  `clamp` and `top_k` are as in `TransformSettings`.
 
-    For rival ``"label"`` the margin of a misclassified clean image is that over its label, which is what a
+    For rival ``"label"`` the margin of a misclassified clean input is that over its label, which is what a
     right standard model must outweigh; for ``"second"`` that of Definition 2.1, to its second class, as in
     the paper. They differ where the label comes third or later.  `standard_correct`, bool (m,), is where the
-    standard model classifies the clean image right, and conditions the objective on it (Appendix D.8.3).
+    standard model classifies the clean input right, and conditions the objective on it (Appendix D.8.3).
     """
     check_choice("clamp", clamp, CLAMP_NAMES)
     check_choice("rival", rival, RIVALS)
@@ -183,12 +183,12 @@ def _margins_over_scales(
 ) -> None:
     """Write the margins (scales, m) of softmax(s |z|^p sgn z) for each scale s.
 
-    Image by image: neither their order nor the number of threads changes a bit.
+    Input by input: neither their order nor the number of threads changes a bit.
     clamped: z, (m, c); labels: (m,), `_PREDICTED` or a class.
     """
-    images, classes = clamped.shape
+    inputs, classes = clamped.shape
     below = np.empty(classes)
-    for i in range(images):
+    for i in range(inputs):
         top, second, first = -math.inf, -math.inf, 0
         for j in range(classes):
             z = clamped[i, j]
@@ -212,10 +212,10 @@ def _margins_over_scales(
 def solve_beta(margins: MarginGrid, beta: float, *, quantile: str = "conservative") -> NutsFit:
     """Return the best point of a grid, of `margin_grid`, for one beta.
 
-    `beta` in [0, 1] is the share of rightly classified attacked images that must keep their class whatever
+    `beta` in [0, 1] is the share of rightly classified attacked inputs that must keep their class whatever
     the standard model says.  The quantile ``"conservative"`` takes the largest margin that meets this on
-    these images as q, ``"linear"`` the interpolated (1 - beta)-quantile, as published code has it, which can
-    fall short by part of an image.  At a margin of exactly q the worst standard model only ties with the
+    these inputs as q, ``"linear"`` the interpolated (1 - beta)-quantile, as published code has it, which can
+    fall short by part of an input.  At a margin of exactly q the worst standard model only ties with the
     robust one.
 
     Of the points with the least objective the one with the largest 1 - alpha is taken; then, of several, that
@@ -236,7 +236,7 @@ def solve_beta(margins: MarginGrid, beta: float, *, quantile: str = "conservativ
     objectives, share = kept / max(wrong, 1), np.count_nonzero(margins.attacked[at] >= q[at]) / right
     return NutsFit(
         beta, quantile, float(q[at]), float(objectives[at]), share, len(tied), grid.edges(at),
-        margins.conditional, margins.images, wrong, right, grid,
+        margins.conditional, margins.inputs, wrong, right, grid,
         TransformSettings(grid.s[at[0]], grid.p[at[1]], grid.c[at[2]], margins.clamp, margins.top_k),
         margins.rival, objectives, q, feasible,
     )  # fmt: skip

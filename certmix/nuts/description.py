@@ -15,7 +15,7 @@ from certmix.models.temperature import check_mix
 from certmix.nuts.grid import TOP_K, Described, FitFacts, Number, TransformSettings, check_shares
 from certmix.types import IntArray
 
-__all__ = ["PUBLISHED", "FitFacts", "MixSettings", "ModelReference", "NutsDescription", "TuningImages"]
+__all__ = ["PUBLISHED", "FitFacts", "MixSettings", "ModelReference", "NutsDescription", "TuningInputs"]
 
 
 class MixSettings(Described, frozen=True):
@@ -56,8 +56,8 @@ class ModelReference(Described, frozen=True):
             raise ParameterError(f"checksum {self.checksum[:70]!r}: a SHA-256 in 64 hex digits is needed")
 
 
-class TuningImages(Described, frozen=True):
-    """The images that a mix was tuned on: no result should be reported on them.
+class TuningInputs(Described, frozen=True):
+    """The inputs that a mix was tuned on: no result should be reported on them.
 
     ``indices`` are those in the source of the `certmix.types.Dataset` that ``data``, ``split`` and
     ``checksum`` are of; ``attack`` is plain data on the attack behind the margins, such as its name, norm and
@@ -98,7 +98,7 @@ class NutsDescription(Described, frozen=True):
     standard: ModelReference
     robust: ModelReference
     fit: FitFacts | None = None
-    tuning: TuningImages | None = None
+    tuning: TuningInputs | None = None
 
 
 def _optimum(name: str, s: float, c: float, p: float, alpha: float, alpha_d: float) -> MixSettings:

@@ -26,7 +26,7 @@ from certmix.models.kinds import is_program, library_of, split_spec
 from certmix.models.spec import LoadedModel, load_model
 from certmix.models.zoo import read_bytes, zoo_names
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
-from certmix.nuts.description import FitFacts, MixSettings, ModelReference, NutsDescription, TuningImages
+from certmix.nuts.description import FitFacts, MixSettings, ModelReference, NutsDescription, TuningInputs
 from certmix.nuts.grid import TransformSettings
 from certmix.nuts.margins import LAYER_NORM
 from certmix.nuts.mixture import NutsMixture, TransformedRobust
@@ -71,8 +71,8 @@ class LoadedNuts:
         return self.description.settings
 
     @property
-    def tuning(self) -> TuningImages | None:
-        """Images to stay away from in an evaluation, None where unknown."""
+    def tuning(self) -> TuningInputs | None:
+        """Inputs to stay away from in an evaluation, None where unknown."""
         return self.description.tuning
 
     @property
@@ -104,13 +104,13 @@ def save_nuts(
     robust: BaseModel,
     *,
     fit: FitFacts | None = None,
-    tuning: TuningImages | None = None,
+    tuning: TuningInputs | None = None,
     copy_weights: bool = False,
 ) -> NutsDescription:
     """Write a fitted mix to a folder, made if missing, and see that it loads again: ModelError if not.
 
     ``nuts.json`` is written last and in one step: a folder that is left behind half done holds the earlier
-    mix, or none.  `fit` and `tuning` say how the numbers were found, and on which images.  `copy_weights`
+    mix, or none.  `fit` and `tuning` say how the numbers were found, and on which inputs.  `copy_weights`
     copies weights and cards into the folder, under names made of their checksums.  Shipped models, and those
     that libraries fetch, stay names; Python code and other programs stay where they are, outside the folder.
     """

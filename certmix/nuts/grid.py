@@ -116,7 +116,7 @@ is the second of eight candidates from -2.5 to 0.
 """
 
 BETAS = {"cifar10": 0.985, "cifar100": 0.985, "imagenet": 0.99}
-"""Section 5.1: the share of rightly classified attacked images that must keep their margin."""
+"""Section 5.1: the share of rightly classified attacked inputs that must keep their margin."""
 
 TOP_K = {"cifar10": None, "cifar100": None, "imagenet": 250}
 """Appendix D.7: the number of logits behind LN's mean and variance."""
@@ -156,16 +156,16 @@ def parse_grid(text: str) -> Grid:
 QUANTILES = ("conservative", "linear")
 
 RIVALS = ("label", "second")
-"""Which class a misclassified clean image's margin is taken to, see `margin_grid`; the first by default."""
+"""Which class a misclassified clean input's margin is taken to, see `margin_grid`; the first by default."""
 
 
 class FitFacts(Described, frozen=True):
     """How Algorithm 1 came to its numbers, as ``nuts.json`` keeps it.
 
     ``margin_threshold`` is q: alpha is 1 / (1 + q), and a margin of at least q withstands any standard model.
-    ``objective`` is the share of the ``clean_wrong`` images whose margin is >= q, which no standard model can
+    ``objective`` is the share of the ``clean_wrong`` inputs whose margin is >= q, which no standard model can
     mend, 0 if there are none; with the rival ``"label"`` every right standard model mends all others.
-    ``constraint_share`` is the share of the ``attacked_right`` images whose margin is >= q, which the
+    ``constraint_share`` is the share of the ``attacked_right`` inputs whose margin is >= q, which the
     conservative quantile keeps >= beta.  ``ties`` counts feasible grid points with this objective, the chosen
     one included; ``on_edge`` names those of s, p, c that end their range on the grid: the optimum may lie
     beyond.
@@ -179,7 +179,7 @@ class FitFacts(Described, frozen=True):
     ties: Number
     on_edge: tuple[str, ...]
     conditional: bool
-    images: Number
+    inputs: Number
     clean_wrong: Number
     attacked_right: Number
     grid: Grid

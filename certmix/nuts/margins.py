@@ -51,12 +51,12 @@ def check_logits(logits: ArrayLike) -> FloatArray:
     return z
 
 
-def check_labels(labels: ArrayLike, images: int, classes: int) -> IntArray:
-    """Return labels (m,) as int64; DataError if they are not one class from 0 to c - 1 an image."""
+def check_labels(labels: ArrayLike, inputs: int, classes: int) -> IntArray:
+    """Return labels (m,) as int64; DataError if they are not one class from 0 to c - 1 an input."""
     y = np.asarray(labels)
-    if y.shape != (images,) or not (y.size == 0 or np.issubdtype(y.dtype, np.integer)):
+    if y.shape != (inputs,) or not (y.size == 0 or np.issubdtype(y.dtype, np.integer)):
         found = f"labels have shape {y.shape} and type {y.dtype}"
-        raise DataError(f"{found}: give one whole number for each of {images} inputs")
+        raise DataError(f"{found}: give one whole number for each of {inputs} inputs")
     if y.size and not 0 <= y.min() <= y.max() < classes:
         raise DataError(f"labels run from {y.min()} to {y.max()}: they must lie in 0..{classes - 1}")
     return y.astype(np.int64)

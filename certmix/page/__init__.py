@@ -24,7 +24,7 @@ from certmix.tables.table import printed
 __all__ = ["PICTURES", "render", "report_page", "write_report"]
 
 PICTURES = 6
-"""Images of each group that a page shows."""
+"""Inputs of each group that a page shows."""
 FILE = "report.html"
 GENERATOR = "certmix report"
 """What the page's head says of its maker: a file without it is not overwritten."""
@@ -71,7 +71,7 @@ def render(runs: Sequence[Run], title: str | None = None) -> str:
     return _template().render(runs=runs, title=title, side_by_side=compared(runs) if len(runs) > 1 else None)
 
 
-def report_page(runs: Sequence[str | Path], *, title: str | None = None, images: int = PICTURES) -> str:
+def report_page(runs: Sequence[str | Path], *, title: str | None = None, inputs: int = PICTURES) -> str:
     """Return one self-contained HTML page about one or several run folders.
 
     Parameters
@@ -81,19 +81,19 @@ def report_page(runs: Sequence[str | Path], *, title: str | None = None, images:
         what is not a readable run.
     title
         The page's heading; by default it says what the page is about.
-    images
-        Images shown of each group (largest radii, smallest, not certified); 0 for none.
+    inputs
+        Inputs shown of each group (largest radii, smallest, not certified); 0 for none.
     """
     if not runs:
         raise ParameterError("no run was given: name the folder of a certmix run")
-    if images < 0:
-        raise ParameterError(f"images = {images}: give a number of at least 0; 0 leaves pictures out")
-    return render([read_page_run(Path(run), images) for run in runs], title)
+    if inputs < 0:
+        raise ParameterError(f"inputs = {inputs}: give a number of at least 0; 0 leaves pictures out")
+    return render([read_page_run(Path(run), inputs) for run in runs], title)
 
 
 def write_report(
     runs: Sequence[str | Path], output: str | Path | None = None, *, title: str | None = None,
-    images: int = PICTURES,
+    inputs: int = PICTURES,
 ) -> Path:  # fmt: skip
     """Write `report_page` to a file, by default ``report.html`` in the folder of the one run.
 
@@ -113,5 +113,5 @@ def write_report(
         raise RunError(f"{path} cannot be read ({error.strerror}): name another --output") from None
     if start is not None and f'name="generator" content="{GENERATOR}"'.encode() not in start:
         raise RunError(f"{path} exists and is no page of certmix report: name another --output, or remove it")
-    write_atomically(path, report_page(runs, title=title, images=images).encode("utf-8"))
+    write_atomically(path, report_page(runs, title=title, inputs=inputs).encode("utf-8"))
     return path

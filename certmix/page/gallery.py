@@ -1,4 +1,4 @@
-"""Which images a page shows, what it says of each, and their pictures.  No torch."""
+"""Which inputs a page shows, what it says of each, and their pictures.  No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from certmix.bounds.statistics import SCALE
 from certmix.errors import CertmixError
-from certmix.runs import ImageRecord
+from certmix.runs import InputRecord
 from certmix.runs.sources import Sources, load_data
 from certmix.text import floor_digits
 from certmix.types import Dataset, FloatArray, IntArray, Status
@@ -22,8 +22,8 @@ SIDE = 72  # pixels of the longer side, from which on pictures are made smaller
 
 
 @dataclass(frozen=True)
-class Images:
-    """The images (m,) of a certification: index, class; of each row predicted class, radii and `Status`."""
+class Inputs:
+    """The inputs (m,) of a certification: index, class; of each row predicted class, radii and `Status`."""
 
     indices: IntArray
     labels: IntArray
@@ -36,11 +36,11 @@ class Images:
         return np.asarray(self.predicted[row] == self.labels)
 
     def certified(self, row: int) -> FloatArray:
-        """Return the radii above 0 of the rightly classified images."""
+        """Return the radii above 0 of the rightly classified inputs."""
         return np.asarray(self.radius[row][self.right(row) & (self.radius[row] > 0)])
 
     def left_out(self, row: int) -> dict[str, np.ndarray]:
-        """Return bool (m,) of the images that count as not certified, by reason."""
+        """Return bool (m,) of the inputs that count as not certified, by reason."""
         status, right = self.status[row], self.right(row)
         return {
             "wrong class": ~right,
@@ -50,15 +50,15 @@ class Images:
 
 
 def gallery(
-    images: Images, row: int, norm: str, records: Sequence[ImageRecord], run: dict[str, Any], most: int
+    inputs: Inputs, row: int, norm: str, records: Sequence[InputRecord], run: dict[str, Any], most: int
 ) -> dict[str, Any]:
-    """Return groups of at most `most` images each, none in two, and a note on their pictures.
+    """Return groups of at most `most` inputs each, none in two, and a note on their pictures.
 
-    `row` is the row of the table whose radii are shown; `records` are those of the images, or none.
+    `row` is the row of the table whose radii are shown; `records` are those of the inputs, or none.
     """
     picture_of, note = _pictures(run)
     names = [str(name) for name in run["data"]["class_names"]]
-    radius, left_out = np.where(images.right(row), images.radius[row], 0.0), images.left_out(row)
+    radius, left_out = np.where(inputs.right(row), inputs.radius[row], 0.0), inputs.left_out(row)
 
     def named(label: int) -> str:
         if label < 0:
@@ -66,7 +66,7 @@ def gallery(
         return names[label] if label < len(names) else f"class {label}"
 
     def card(k: int) -> dict[str, Any]:
-        index = int(images.indices[k])
+        index = int(inputs.indices[k])
         outcome = next((why for why, which in left_out.items() if which[k]), "")
         if not np.isfinite(radius[k]):
             outcome = "radius unbounded"
@@ -76,8 +76,8 @@ def gallery(
             outcome = f"radius {floor_digits(radius[k], 3 if radius[k] >= 0.01 else 5)}"
         png = picture_of(index)
         return {
-            "index": index, "label": named(int(images.labels[k])),
-            "predicted": named(int(images.predicted[row][k])), "outcome": outcome,
+            "index": index, "label": named(int(inputs.labels[k])),
+            "predicted": named(int(inputs.predicted[row][k])), "outcome": outcome,
             "votes": _votes(records[k] if records else None, named),
             "png": None if png is None else b64encode(png).decode("ascii"),
         }  # fmt: skip
@@ -99,7 +99,7 @@ def gallery(
     return {"groups": shown, "note": note}
 
 
-def _votes(record: ImageRecord | None, named: Callable[[int], str]) -> str:
+def _votes(record: InputRecord | None, named: Callable[[int], str]) -> str:
     """Return what the samples said: the chosen class's votes and those of the next."""
     if record is None:
         return ""
@@ -116,7 +116,7 @@ def _votes(record: ImageRecord | None, named: Callable[[int], str]) -> str:
 
 
 def _pictures(described: dict[str, Any]) -> tuple[Callable[[int], bytes | None], str]:
-    """Return what makes the picture of an image, and why there are none."""
+    """Return what makes the picture of an input, and why there are none."""
     try:
         sources = described["sources"]
         if "data" in sources.get("objects", ()):
@@ -147,8 +147,8 @@ def picture(dataset: Dataset, place: int) -> bytes:
     low, high = dataset.input_range
     scaled = (dataset.read(place).astype(np.float64) - low) * (255 / (high - low))
     pixels = np.clip(np.rint(scaled), 0, 255).astype(np.uint8).transpose(1, 2, 0)
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)  # leaves smaller ones as they are
+    input = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    input.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)  # leaves smaller ones as they are
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    input.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -19,16 +19,16 @@
     const pick = (values) => values[Math.min(weight ? Number(weight.value) : 0, values.length - 1)];
 
     const draw = (series, units, counts) => {
-      const text = (count) => chart.figures[`${series.images}:${count}`];
+      const text = (count) => chart.figures[`${series.inputs}:${count}`];
       const level = (percent) => 1000 - 10 * percent;
-      const heights = [...counts, 0].map((count) => level((100 * count) / Math.max(series.images, 1)));
+      const heights = [...counts, 0].map((count) => level((100 * count) / Math.max(series.inputs, 1)));
       part("series", series.key).setAttribute("d", `M0 ${heights[0]}${units.map((u, k) => `H${x(u)}V${heights[k + 1]}`).join("")}`);
       const above = part("reach", series.key);
       if (above) {
         const [tops, most] = pick(series.reach);
         const corners = (places, values) =>
           [...places, chart.end].flatMap((u, k) => {
-            const y = level((100 * ([...values, 0][k] || 0)) / Math.max(series.images, 1));
+            const y = level((100 * ([...values, 0][k] || 0)) / Math.max(series.inputs, 1));
             return [`${x(k ? places[k - 1] : 0)} ${y}`, `${x(u)} ${y}`];
           });
         above.setAttribute("d", `M${[...corners(tops, most), ...corners(units, counts).reverse()].join("L")}Z`);
@@ -58,20 +58,20 @@
         const [ends, counts] = pick(series.steps);
         // the first step that reaches the radius holds there; beyond the last one nothing does
         const count = counts[ends.findIndex((end) => end >= units)] || 0;
-        let [share, low, high] = chart.figures[`${series.images}:${count}`];
+        let [share, low, high] = chart.figures[`${series.inputs}:${count}`];
         if (series.reach.length) {
           const [tops, values] = pick(series.reach);
           const most = values[tops.findIndex((end) => end >= units)] || 0;
-          if (most - count > Math.max(0.005 * series.images, series.images >= 100 ? 1 : 0)) {
-            share += `-${(Math.ceil((1000 * most) / series.images) / 10).toFixed(1)}`;
-            high = chart.figures[`${series.images}:${most}`][2];
+          if (most - count > Math.max(0.005 * series.inputs, series.inputs >= 100 ? 1 : 0)) {
+            share += `-${(Math.ceil((1000 * most) / series.inputs) / 10).toFixed(1)}`;
+            high = chart.figures[`${series.inputs}:${most}`][2];
           }
         }
         const cell = part("value", series.key);
         cell.firstChild.textContent = `${share} `;
         cell.querySelector(".interval").textContent = `[${low}, ${high}]`;
         part("point", series.key).setAttribute("cx", at);
-        part("point", series.key).setAttribute("cy", `${100 - (100 * count) / Math.max(series.images, 1)}%`);
+        part("point", series.key).setAttribute("cy", `${100 - (100 * count) / Math.max(series.inputs, 1)}%`);
         told.push(`${pick(series.labels)}, ${series.under}: ${share} %`);
         draw(series, ends, counts);
       }

@@ -22,8 +22,8 @@ from certmix.certification.request import GOALS, KINDS, Population
 from certmix.certification.stored import named
 from certmix.errors import ParameterError, RunError
 from certmix.files import read_file
-from certmix.page.gallery import Images, gallery
-from certmix.runs import ImageRecord, read_run
+from certmix.page.gallery import Inputs, gallery
+from certmix.runs import InputRecord, read_run
 from certmix.runs.folder import CERTIFY
 from certmix.sampling.devices import PARTLY
 from certmix.sampling.schedule import looks, share
@@ -63,14 +63,14 @@ class Weight(NamedTuple):
 
 @dataclass(frozen=True)
 class Certified:
-    """A certification: its figures, and the images behind them (none where none is finished).
+    """A certification: its figures, and the inputs behind them (none where none is finished).
 
     `split` says how the failure probability is divided, `looks` how many samples each look has and which
     share it may spend.
     """
 
     summary: Summary
-    images: Images
+    inputs: Inputs
     weights: tuple[Weight, ...]
     split: Facts = ()
     looks: tuple[tuple[int, float], ...] = ()
@@ -89,8 +89,8 @@ class Certified:
 
     @property
     def hits(self) -> int:
-        """Images certified at that radius."""
-        return int((self.images.certified(self.lead) >= self.summary.radii[self.column]).sum())
+        """Inputs certified at that radius."""
+        return int((self.inputs.certified(self.lead) >= self.summary.radii[self.column]).sum())
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Run:
     commands: Facts
 
 
-def read_page_run(folder: Path, images: int) -> Run:
+def read_page_run(folder: Path, inputs: int) -> Run:
     """Return what a page shows of one run folder; see `certmix.page.report_page`."""
     described = read_run(folder)
     try:
@@ -127,8 +127,8 @@ def read_page_run(folder: Path, images: int) -> Run:
             tables, drawn = (show_study(folder),), plots(folder)
         pictures: dict[str, Any] = {"groups": [], "note": ""}
         norm = None if found is None else found.summary.norm
-        if found is not None and images and len(found.images.labels):
-            pictures = gallery(found.images, found.lead, found.summary.norm, records, described, images)
+        if found is not None and inputs and len(found.inputs.labels):
+            pictures = gallery(found.inputs, found.lead, found.summary.norm, records, described, inputs)
         return Run(
             folder.resolve().name, study, tables, drawn, found, pictures,
             _parameters(described, norm), _provenance(described),
@@ -143,8 +143,8 @@ def read_page_run(folder: Path, images: int) -> Run:
 
 def _certified(
     folder: Path, described: dict[str, Any]
-) -> tuple[Certified, Sequence[ImageRecord], tuple[tuple[str, bytes], ...]]:
-    """Return a certification's newest request, derived from its numbers, its images' records, and plots.
+) -> tuple[Certified, Sequence[InputRecord], tuple[tuple[str, bytes], ...]]:
+    """Return a certification's newest request, derived from its numbers, its inputs' records, and plots.
 
     Plots are those beside the curves, which the page draws itself.
     """
@@ -156,12 +156,12 @@ def _certified(
     one, summary, bounds = found.outcomes, found.summary, found.bounds
     radii, status = tuple(r.radius for r in one.radii), tuple(r.status for r in one.radii)
     classes = tuple(one.answers(row.classifier)[0] for row in request.rows()) if radii else ()
-    images = Images(one.indices, one.labels, classes, radii, status)
+    inputs = Inputs(one.indices, one.labels, classes, radii, status)
     if bounds is None:  # without noise
-        if not summary.images:
+        if not summary.inputs:
             raise RunError(f"{folder} holds no results yet: repeat certmix certify to finish it")
         return (
-            Certified(summary, images, (Weight(summary.alpha, radii, summary.clean_accuracy.mixed),)),
+            Certified(summary, inputs, (Weight(summary.alpha, radii, summary.clean_accuracy.mixed),)),
             (),
             (),
         )
@@ -173,7 +173,7 @@ def _certified(
         if ahead is not None:
             each = zip(asked, rows, radii_of_rows(bounds_of(ahead), own), strict=True)
             for k, (row, radius, likely) in enumerate(each):
-                right = images.right(k)
+                right = inputs.right(k)
                 reach.append(reach_curve(radius, likely.radius, right, own.radii, ahead[row.gate]))
         clean = clean_accuracy(outcomes_of(found.records, probabilities, asked))
         weights.append(Weight(alpha, tuple(rows), clean.mixed, tuple(reach)))
@@ -183,7 +183,7 @@ def _certified(
     at_once = budget["looks"] is None or BOUNDS[request.bound].time_uniform
     shares = () if at_once else tuple((n, share(k)) for k, n in enumerate(looks(request.samples)))
     drawn = tuple((told, draws[name]("svg")) for name, told in PLOTS.items() if name in draws)
-    return Certified(summary, images, tuple(weights), tuple(split), shares), found.records, drawn
+    return Certified(summary, inputs, tuple(weights), tuple(split), shares), found.records, drawn
 
 
 def without_folders(value: str) -> str:

@@ -37,7 +37,7 @@ KINDS = {
 }
 """What a figure may be, and what that means."""
 Steps = tuple[list[int], list[int]]
-"""A curve (units, counts): ``counts[i]`` images hold at radii up to ``units[i]``, none beyond the last."""
+"""A curve (units, counts): ``counts[i]`` inputs hold at radii up to ``units[i]``, none beyond the last."""
 
 
 @dataclass(frozen=True)
@@ -108,29 +108,29 @@ def steps(radii: FloatArray, along: Axis) -> Steps:
 
 
 def count_at(curve: Steps, units: int) -> int:
-    """Return how many images hold at a radius, in units."""
+    """Return how many inputs hold at a radius, in units."""
     return next((count for end, count in zip(*curve, strict=True) if end >= units), 0)
 
 
-def share_text(count: int, images: int) -> tuple[str, str, str]:
-    """Return a share in percent and its 95 % interval over images, rounded outwards.
+def share_text(count: int, inputs: int) -> tuple[str, str, str]:
+    """Return a share in percent and its 95 % interval over inputs, rounded outwards.
 
     >>> share_text(2, 3)
     ('66.6', '9.4', '99.2')
     """
-    if images < 1:
+    if inputs < 1:
         return "-", "-", "-"
-    low, high = clopper_pearson.interval(np.array([count]), images)
-    return floor_percent(count / images), *interval_ends((float(low[0]), float(high[0])))
+    low, high = clopper_pearson.interval(np.array([count]), inputs)
+    return floor_percent(count / inputs), *interval_ends((float(low[0]), float(high[0])))
 
 
-def outline(curve: Steps, above: Steps, images: int, end: int) -> str:
+def outline(curve: Steps, above: Steps, inputs: int, end: int) -> str:
     """Return the area between two curves as an SVG path, 1000 by 1000; page.js draws it the same way."""
 
     def corners(units: list[int], counts: list[int]) -> list[str]:
         found, before = [], 0
         for unit, count in zip([*units, end], [*counts, 0], strict=True):
-            height = round(1000 - 1000 * count / max(images, 1), 1)
+            height = round(1000 - 1000 * count / max(inputs, 1), 1)
             found += [f"{round(1000 * before / end, 1)} {height}", f"{round(1000 * unit / end, 1)} {height}"]
             before = unit
         return found
@@ -139,20 +139,20 @@ def outline(curve: Steps, above: Steps, images: int, end: int) -> str:
 
 
 def read_out(
-    curve: Steps, above: Steps | None, units: int, images: int, figures: dict[str, tuple[str, str, str]]
+    curve: Steps, above: Steps | None, units: int, inputs: int, figures: dict[str, tuple[str, str, str]]
 ) -> tuple[str, str, str]:
     """Return the figure at a radius and its interval; a range where it is not settled."""
     count = count_at(curve, units)
-    share, low, high = figures[f"{images}:{count}"]
-    if above is None or settled(count / images, (most := count_at(above, units)) / images, images):
+    share, low, high = figures[f"{inputs}:{count}"]
+    if above is None or settled(count / inputs, (most := count_at(above, units)) / inputs, inputs):
         return share, low, high
-    return f"{share}-{ceil_percent(most / images)}", low, figures[f"{images}:{most}"][2]
+    return f"{share}-{ceil_percent(most / inputs)}", low, figures[f"{inputs}:{most}"][2]
 
 
 class Series(NamedTuple):
     """One line of a chart; labels, radii and clean accuracies have an entry a mixing weight, or one for all.
 
-    `under` is a smaller line below the label, `radii` (> 0) are those of rightly classified images, `band`
+    `under` is a smaller line below the label, `radii` (> 0) are those of rightly classified inputs, `band`
     draws the 95 % intervals, and `reach`, as of `Curve`, is what more samples could give.
     """
 
@@ -161,7 +161,7 @@ class Series(NamedTuple):
     colour: str
     radii: Sequence[FloatArray]
     clean: Sequence[float | None]
-    images: int
+    inputs: int
     band: bool = False
     reach: Sequence[FloatArray] = ()
 
@@ -184,20 +184,20 @@ def chart(
         if twin:
             twin[0]["under"] += f", {one.under}"
             continue
-        reach = [  # how many images could reach radii, never below the true number
-            (along.units(part[1:, 0]).tolist(), np.rint(part[:-1, 1] * one.images).astype(np.int64).tolist())
+        reach = [  # how many inputs could reach radii, never below the true number
+            (along.units(part[1:, 0]).tolist(), np.rint(part[:-1, 1] * one.inputs).astype(np.int64).tolist())
             for part in one.reach
         ]
         for count in {0, *(count for _, counts in (*curves, *reach) for count in counts)}:
-            figures.setdefault(f"{one.images}:{count}", share_text(count, one.images))
+            figures.setdefault(f"{one.inputs}:{count}", share_text(count, one.inputs))
         shown = curves[min(at, len(curves) - 1)] if curves else None
         above = reach[min(at, len(reach) - 1)] if reach else None
         lines.append({
             "key": f"{key}-s{len(lines)}", "labels": one.labels, "under": one.under, "colour": one.colour,
-            "images": one.images, "steps": curves, "band": one.band and one.images > 0, "reach": reach,
-            "area": outline(shown, above, one.images, along.end) if shown and above else "",
+            "inputs": one.inputs, "steps": curves, "band": one.band and one.inputs > 0, "reach": reach,
+            "area": outline(shown, above, one.inputs, along.end) if shown and above else "",
             "clean": [accuracy(share) if known(share) else "" for share in one.clean],
-            "value": read_out(shown, above, first, one.images, figures) if shown else None,
+            "value": read_out(shown, above, first, one.inputs, figures) if shown else None,
         })  # fmt: skip
     return {
         "key": key, "norm": norm, "end": along.end, "stride": along.stride, "digits": along.digits,
@@ -212,7 +212,7 @@ def run_chart(found: Certified, key: str) -> dict[str, Any]:
     alphas = [weight.alpha for weight in found.weights]
     series = []
     for k, row in enumerate(summary.rows):
-        mixed, right = row.classifier == "mixed", found.images.right(k)
+        mixed, right = row.classifier == "mixed", found.inputs.right(k)
         radii = [one.rows[k][right & (one.rows[k] > 0)] for one in found.weights]
         reach = [one.reach[k] for one in found.weights if one.reach]
         colour = row.certificate if row.certificate in COLOURS else "other"
@@ -221,7 +221,7 @@ def run_chart(found: Certified, key: str) -> dict[str, Any]:
             certificate_label(row.certificate), colour if mixed else row.classifier,
             radii if mixed else radii[:1],
             [one.clean for one in found.weights] if mixed else [row.clean_accuracy],
-            summary.images, k == found.lead, reach if mixed else reach[:1],
+            summary.inputs, k == found.lead, reach if mixed else reach[:1],
         ))  # fmt: skip
     if known(clean.standard):
         series.append(Series(["standard (g)"], "nothing certified", "standard", (), [clean.standard], 0))
@@ -232,7 +232,7 @@ def run_chart(found: Certified, key: str) -> dict[str, Any]:
 
 def run_histogram(found: Certified) -> dict[str, Any] | None:
     """Return how many radii above 0, of the mix and of h alone, are in each bin; None where all are 0."""
-    norm, groups = found.summary.norm, [found.images.certified(row) for row in (found.lead, 0)]
+    norm, groups = found.summary.norm, [found.inputs.certified(row) for row in (found.lead, 0)]
     along = axis(groups, norm, found.summary.radii[found.column])
     places = (np.minimum(along.units(radii) * BINS // along.end, BINS - 1) for radii in groups)
     counts = [np.bincount(part, minlength=BINS) for part in places]
@@ -240,7 +240,7 @@ def run_histogram(found: Certified) -> dict[str, Any] | None:
     top = next(t for k in range(12) for t in (10**k * n for n in (2, 4, 6, 8, 10)) if t >= most)
     edges = [along.label(-(-along.end * k // BINS)) for k in range(BINS)]
     bins = list(zip(edges, *(part.tolist() for part in counts), strict=True))
-    left = ((why, int(which.sum())) for why, which in found.images.left_out(found.lead).items())
+    left = ((why, int(which.sum())) for why, which in found.inputs.left_out(found.lead).items())
     rest = ", ".join(f"{count:,} {why}" for why, count in left if count)
     return {"norm": norm, "ticks": along.ticks, "top": top, "bins": bins, "rest": rest} if most else None
 
@@ -289,8 +289,8 @@ def compared(runs: Sequence[Run]) -> dict[str, Any]:
         series = []
         for k, (name, found) in enumerate(filled):
             label, under = _named(name, found, found.lead)
-            radii, clean = [found.images.certified(found.lead)], [found.summary.clean_accuracy.mixed]
-            series.append(Series([label], under, f"run-{k % 6}", radii, clean, found.summary.images))
+            radii, clean = [found.inputs.certified(found.lead)], [found.summary.clean_accuracy.mixed]
+            series.append(Series([label], under, f"run-{k % 6}", radii, clean, found.summary.inputs))
         first = filled[0][1]
         parts["chart"] = chart("all", series, first.summary.norm, first.summary.radii[first.column])
         parts["figures"] = _figures(filled)
@@ -308,7 +308,7 @@ def _comparability(runs: Sequence[tuple[str, Run, Certified]]) -> list[tuple[boo
     if len({found.summary.norm for _, _, found in runs}) > 1:
         each = "; ".join(f"{name} {found.summary.norm}" for name, _, found in runs)
         told.append((True, f"Not comparable: radii are in different norms ({each})."))
-    indices = [set(found.images.indices.tolist()) for _, _, found in runs]
+    indices = [set(found.inputs.indices.tolist()) for _, _, found in runs]
     common = set.intersection(*indices)
     if len({run.data_checksum for _, run, _ in runs}) > 1:
         each = "; ".join(f"{name} {found.summary.data} {run.data_checksum[:12]}" for name, run, found in runs)
@@ -329,21 +329,21 @@ def _figures(runs: Sequence[tuple[str, Certified]]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     norm = runs[0][1].summary.norm
     for name, found in runs:
-        images = found.summary.images
+        inputs = found.summary.inputs
         for k in dict.fromkeys((0, found.lead)):
-            row, held = found.summary.rows[k], found.images.certified(k)
+            row, held = found.summary.rows[k], found.inputs.certified(k)
             counts = np.array([int((held >= radius).sum()) for radius in columns])
-            ends = zip(*(end.tolist() for end in clopper_pearson.interval(counts, images)), strict=True)
+            ends = zip(*(end.tolist() for end in clopper_pearson.interval(counts, inputs)), strict=True)
             at = next(one for one in found.weights if one.alpha == found.summary.alpha)
             most = [_most_at(at.reach[k], radius) if at.reach else 0.0 for radius in columns]
             shares = [
-                CertifiedShare(n, images, e)
-                if settled(n / images, max(m, n / images), images)
-                else share_of(n / images, e, m, images)
+                CertifiedShare(n, inputs, e)
+                if settled(n / inputs, max(m, n / inputs), inputs)
+                else share_of(n / inputs, e, m, inputs)
                 for n, e, m in zip(counts.tolist(), ends, most, strict=True)
             ]
             told = row.clean_accuracy
-            clean = None if told is None else EstimatedAccuracy(round(told * images), images, NO_ENDS)
+            clean = None if told is None else EstimatedAccuracy(round(told * inputs), inputs, NO_ENDS)
             mean = mean_radius(row, norm=norm)
             rows.append((*_named(name, found, k), *shares, mean, clean))
     headings = (

@@ -9,12 +9,12 @@ from certmix.lazy import lazily
 if TYPE_CHECKING:
     from certmix.runs.folder import Identity, Run, StudyIdentity, default_folder, read_run
     from certmix.runs.logs import write_log
-    from certmix.runs.records import ImageRecord
+    from certmix.runs.records import InputRecord
     from certmix.runs.store import Store
 
 __all__ = [
-    "Identity", "ImageRecord", "Run", "Store", "StudyIdentity", "default_folder", "read_run", "write_log",
+    "Identity", "InputRecord", "Run", "Store", "StudyIdentity", "default_folder", "read_run", "write_log",
 ]  # fmt: skip
 
-_HOMES = {"ImageRecord": "records", "Store": "store", "write_log": "logs"}
+_HOMES = {"InputRecord": "records", "Store": "store", "write_log": "logs"}
 __getattr__ = lazily(__name__, {**dict.fromkeys(__all__, "folder"), **_HOMES})

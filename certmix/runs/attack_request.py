@@ -1,4 +1,4 @@
-"""What a user asks of an empirical study: which attack, how strong, on how many images."""
+"""What a user asks of an empirical study: which attack, how strong, on how many inputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from certmix.errors import ParameterError, check_number
-from certmix.runs.settings import DERIVED, Count, Images, Option, Settings, divide, norm_name
+from certmix.runs.settings import DERIVED, Count, Inputs, Option, Settings, divide, norm_name
 from certmix.sampling.devices import PRECISIONS
 from certmix.text import as_given
 from certmix.types import Dataset
@@ -25,7 +25,7 @@ def _attacks() -> dict[str, Any]:
 
 
 class AttackRequest(Settings, frozen=True):
-    """The attack of a study, and the images it runs on; ParameterError for any value out of range."""
+    """The attack of a study, and the inputs it runs on; ParameterError for any value out of range."""
 
     attack: Annotated[
         str,
@@ -41,7 +41,7 @@ class AttackRequest(Settings, frozen=True):
     ] = DERIVED
     steps: Annotated[Count | None, Option("Steps of iterative attacks, queries of square.")] = None
     restarts: Annotated[Count, Option("Random restarts.")] = 1
-    images: Annotated[Images, Option("How many inputs, spread over the data.", metavar="N|all")] = 100
+    inputs: Annotated[Inputs, Option("How many inputs, spread over the data.", metavar="N|all")] = 100
     seed: Annotated[int, Meta(ge=0), Option("Key of all random starts.")] = 0
     batch_size: Annotated[Count, Option("Inputs attacked together.")] = 100
     precision: Annotated[

@@ -24,7 +24,7 @@ from certmix.sampling.devices import PRECISIONS, full_float32
 from certmix.types import Dataset, FloatArray, IntArray
 
 DIAGNOSED = 16
-"""Images on which an attacked model's gradients are looked at."""
+"""Inputs on which an attacked model's gradients are looked at."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Bench:
 
     @property
     def indices(self) -> IntArray:
-        """The images' indices in the data set's source."""
+        """The inputs' indices in the data set's source."""
         return self.dataset.indices[self.positions]
 
     @property
@@ -67,10 +67,10 @@ def fill(bench: Bench, wanted: Sequence[Cell]) -> tuple[IntArray, bool]:
 
 
 @full_float32()
-def outputs(models: Sequence[nn.Module], images: Tensor) -> FloatArray:
+def outputs(models: Sequence[nn.Module], inputs: Tensor) -> FloatArray:
     """Return the models' logits side by side, float64 (n, models * classes)."""
     with torch.no_grad():
-        return np.concatenate([call_model(model, images).double().cpu().numpy() for model in models], 1)
+        return np.concatenate([call_model(model, inputs).double().cpu().numpy() for model in models], 1)
 
 
 def attacked_points(
@@ -83,12 +83,12 @@ def attacked_points(
     quick: nn.Module | None = None,
     **settings: Any,
 ) -> Tensor:
-    """Run the study's attack on a model; with reduced precision, images it only seemed to break are redone.
+    """Run the study's attack on a model; with reduced precision, inputs it only seemed to break are redone.
 
-    `early_stop` False goes on raising the loss of misclassified images, as attacks that are to transfer need.
+    `early_stop` False goes on raising the loss of misclassified inputs, as attacks that are to transfer need.
     `attack` is another name in `ATTACKS`, `settings` are more of its settings, `quick` is the reduced model.
     """
-    request, images, labels = bench.request, batch.images, batch.labels
+    request, inputs, labels = bench.request, batch.inputs, batch.labels
     own = request.replace(attack=attack or request.attack)
     if own.attack == "autoattack":
         if not early_stop:
@@ -100,14 +100,14 @@ def attacked_points(
         "generator": batch.generator,
     }  # fmt: skip
     if PRECISIONS[request.precision] is None:
-        return function(model, images, labels, request.norm, request.eps, **settings)
+        return function(model, inputs, labels, request.norm, request.eps, **settings)
     fast = reduced(bench, model) if quick is None else quick
-    points = function(fast, images, labels, request.norm, request.eps, **settings)
+    points = function(fast, inputs, labels, request.norm, request.eps, **settings)
     with torch.no_grad():
         seemed = call_model(fast, points).argmax(1) != labels
         redo = seemed & (call_model(model, points).argmax(1) == labels)
     if redo.any():
-        points[redo] = function(model, images[redo], labels[redo], request.norm, request.eps, **settings)
+        points[redo] = function(model, inputs[redo], labels[redo], request.norm, request.eps, **settings)
     return points
 
 
@@ -139,7 +139,7 @@ def look_for_blindness(bench: Bench, name: str, model: nn.Module, batch: Batch) 
     key, attack = f"blindness/{name}", ATTACKS[bench.request.attack]
     if bench.store.get(key) is None and not attack.gradient_free:
         found = diagnose_gradients(
-            model, batch.images[:DIAGNOSED], batch.labels[:DIAGNOSED], loss=attack.loss
+            model, batch.inputs[:DIAGNOSED], batch.labels[:DIAGNOSED], loss=attack.loss
         )
         bench.store.put(key, json.dumps(list(found.messages)))
 

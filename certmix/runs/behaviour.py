@@ -35,7 +35,7 @@ from itself on another device, in another batch or under another version of torc
 INPUTS, COPIES, SEED = 4, 3, 20_240_301
 """Inputs of the data set whose logits are kept, noisy copies of each, and the seed of their noise alone."""
 MOST_COMPARED = 1000
-"""Images, evenly spread, of which a command that only goes on with a run computes stored answers again."""
+"""Inputs, evenly spread, of which a command that only goes on with a run computes stored answers again."""
 REMEDY = "restore its files, or certify anew with another --output"
 _ROUNDING = 2.0**-18
 """Of the largest logit: what is left of a difference of float32 numbers that nearly cancel."""
@@ -136,12 +136,12 @@ def hold(
     wanted: Collection[int] | None = None,
     step: int = 100,
 ) -> dict[str, str]:
-    """Refuse models that no longer give the logits that a run keeps, of the fixed inputs and of its images.
+    """Refuse models that no longer give the logits that a run keeps, of the fixed inputs and of its own.
 
     `where` is what to call the run, whose `store` is only read; `sigma` the noise level of the robust model's
-    inputs, None for none; `wanted` the indices of the images that matter, None for all: of the standard
+    inputs, None for none; `wanted` the indices of the inputs that matter, None for all: of the standard
     model, on which no certificate rests, at most `MOST_COMPARED` of them are computed again; `step` the
-    images in a forward pass.  Returns what is to be kept of models that the run does not know yet, by key;
+    inputs in a forward pass.  Returns what is to be kept of models that the run does not know yet, by key;
     ModelError if a model gives others, RunError if results of the robust model have no such logits.
     """
     new = {}

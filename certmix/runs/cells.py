@@ -1,4 +1,4 @@
-"""The one loop of all runs: what images lack is computed, batch by batch, and kept as it comes."""
+"""The one loop of all runs: what inputs lack is computed, batch by batch, and kept as it comes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from certmix.sampling.devices import full_float32
 from certmix.types import Dataset, FloatArray, IntArray
 
 Numbers = list[tuple[str, int, Any]]
-"""Cell, image and vector (k,) of all that was computed, or is known."""
+"""Cell, input and vector (k,) of all that was computed, or is known."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Reported as numbers come: images done, over all cells, the last cell's name, and samples drawn.
+    """Reported as numbers come: inputs done, over all cells, the last cell's name, and samples drawn.
 
-    ``certified`` counts the images certified at any radius > 0 by the row that decides, ``right`` right ones.
+    ``certified`` counts the inputs certified at any radius > 0 by the row that decides, ``right`` right ones.
     """
 
     done: int
@@ -95,9 +95,9 @@ def fill(
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (n, ...), labels (n,), a generator, all on the device; the images' indices; what is known."""
+    """Inputs (n, ...), labels (n,), a generator, all on the device; the inputs' indices; what is known."""
 
-    images: Tensor
+    inputs: Tensor
     labels: Tensor
     generator: torch.Generator
     indices: IntArray
@@ -106,9 +106,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Cell:
-    """One condition of a run: ``compute`` returns what it keeps of each image, (n, k).
+    """One condition of a run: ``compute`` returns what it keeps of each input, (n, k).
 
-    ``key`` shares the random starts of another cell; ``wanted`` says which of the images (m,), by index, that
+    ``key`` shares the random starts of another cell; ``wanted`` says which of the inputs (m,), by index, that
     hold all cells before this one want it: all of them if it is None.
     """
 
@@ -118,7 +118,7 @@ class Cell:
     wanted: Callable[[Store, IntArray], NDArray[np.bool_]] | None = None
 
     def lacks(self, store: Store, indices: IntArray) -> NDArray[np.bool_]:
-        """Return which images (m,) want this cell and lack it."""
+        """Return which inputs (m,) want this cell and lack it."""
         lacks = ~np.isin(indices, list(store.known(self.name, indices)))
         if self.wanted is not None and lacks.any():
             lacks[lacks] = self.wanted(store, indices[lacks])
@@ -127,7 +127,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Part:
-    """Images that are worked on together, by position; what another process is to know of them."""
+    """Inputs that are worked on together, by position; what another process is to know of them."""
 
     positions: IntArray
     index: int
@@ -136,7 +136,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells of a data set, `step` images together, on a device; random starts are keyed by `seed`."""
+    """Cells of a data set, `step` inputs together, on a device; random starts are keyed by `seed`."""
 
     cells: Sequence[Cell]
     dataset: Dataset
@@ -145,7 +145,7 @@ class Cells:
     seed: int = 0
 
     def lacking(self, store: Store, positions: IntArray) -> NDArray[np.bool_]:
-        """Return which images (m,) lack any cell."""
+        """Return which inputs (m,) lack any cell."""
         indices = self.dataset.indices[positions]
         found = np.zeros(len(indices), bool)
         for cell in self.cells:
@@ -154,10 +154,10 @@ class Cells:
         return found
 
     def todo(self, store: Store, positions: IntArray, elsewhere: Callable[[], Open] | None = None) -> Todo:
-        """Return what images lack; `elsewhere` as in `certmix.runs.engine.Work`, where others may do it.
+        """Return what inputs lack; `elsewhere` as in `certmix.runs.engine.Work`, where others may do it.
 
-        Batches go through all cells before the next begins, so that an interruption leaves images with every
-        figure.  Random starts are keyed by seed, cell and the images of the batch: runs repeat.
+        Batches go through all cells before the next begins, so that an interruption leaves inputs with every
+        figure.  Random starts are keyed by seed, cell and the inputs of the batch: runs repeat.
         """
         lacking, known = self.lacking(store, positions), dict[int, Numbers]()
         for cell in self.cells if elsewhere is not None else ():
@@ -200,7 +200,7 @@ class Cells:
         return []
 
     def _compute(self, cell: Cell, part: Part, held: Store) -> Numbers:
-        """Return what a cell lacks of a part's images."""
+        """Return what a cell lacks of a part's inputs."""
         positions = part.positions[cell.lacks(held, self.dataset.indices[part.positions])]
         if not len(positions):
             return []
@@ -210,10 +210,10 @@ class Cells:
         digest.update(indices.astype("<i8").tobytes())
         generator = torch.Generator(self.device)
         generator.manual_seed(int.from_bytes(digest.digest()[:4], "little"))
-        images = torch.from_numpy(stack(self.dataset, positions.tolist())).to(self.device)
+        inputs = torch.from_numpy(stack(self.dataset, positions.tolist())).to(self.device)
         labels = torch.from_numpy(self.dataset.labels[positions]).to(self.device)
         with full_float32():
-            vectors = cell.compute(Batch(images, labels, generator, indices, held))
+            vectors = cell.compute(Batch(inputs, labels, generator, indices, held))
         return [(cell.name, index, vector) for index, vector in zip(indices.tolist(), vectors, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Vectors of numbers by cell and image, in one SQLite database that is whole at any moment."""
+"""Vectors of numbers by cell and input, in one SQLite database that is whole at any moment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CREATE {} TABLE IF NOT EXISTS blocks (
     first INTEGER NOT NULL,
     last INTEGER NOT NULL,
     dtype TEXT NOT NULL,
-    images BLOB NOT NULL,
+    inputs BLOB NOT NULL,
     lengths BLOB NOT NULL,
     data BLOB NOT NULL,
     PRIMARY KEY (cell, first)
@@ -43,10 +43,10 @@ CREATE {} TABLE IF NOT EXISTS blocks (
 _COLUMNS = {
     "cells": ["cell", "idx", "dtype", "data"],
     "facts": ["key", "value"],
-    "blocks": ["cell", "first", "last", "dtype", "images", "lengths", "data"],
+    "blocks": ["cell", "first", "last", "dtype", "inputs", "lengths", "data"],
 }
 _MOST_WRITES = 2**31 - 1  # SQLite keeps them in 32 bits
-_EVERY = -(2**63), 2**63 - 1  # images
+_EVERY = -(2**63), 2**63 - 1  # inputs
 
 INSERT = "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)"
 _DELETE = "DELETE FROM cells WHERE cell = ? AND idx BETWEEN ? AND ?"
@@ -55,10 +55,10 @@ _NEXT = _SINGLE.format(" AND idx > ? AND typeof(idx) = 'integer'") + " LIMIT ?"
 _INSERT_BLOCK = "INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?)"
 _DELETE_BLOCK = "DELETE FROM blocks WHERE cell = ? AND first = ?"
 _BETWEEN = """
-SELECT first, last, dtype, images, lengths, data FROM blocks
+SELECT first, last, dtype, inputs, lengths, data FROM blocks
 WHERE cell = ? AND last >= ? AND first <= ? ORDER BY first
 """
-_UNFILLED = "SELECT max(last) FROM blocks WHERE cell = ? AND last < ? AND length(images) < ?"
+_UNFILLED = "SELECT max(last) FROM blocks WHERE cell = ? AND last < ? AND length(inputs) < ?"
 Statement = tuple[str, list[tuple[Any, ...]]]
 """SQL, and the rows that it is done for."""
 
@@ -88,9 +88,9 @@ _FAULTS = {
 
 
 class Database:
-    """A vector of numbers, float64 or int64, for each cell and image, and remembered facts.
+    """A vector of numbers, float64 or int64, for each cell and input, and remembered facts.
 
-    Vectors are written one by one; `gather` puts those of many images together in blocks.  One that is
+    Vectors are written one by one; `gather` puts those of many inputs together in blocks.  One that is
     written later counts instead of that in a block.
 
     `path` None keeps them in memory; `read_only` opens an existing file without writing to it, nor beside it;
@@ -100,7 +100,7 @@ class Database:
     """
 
     block = 1024
-    """Images whose vectors are put together."""
+    """Inputs whose vectors are put together."""
 
     def __init__(self, path: Path | None, *, read_only: bool = False, alone: bool = False) -> None:
         self._read_only, self._alone, self._version = read_only, alone, 0
@@ -212,7 +212,7 @@ class Database:
         return sorted(found)
 
     def known(self, cell: str, among: IntArray | None = None) -> set[int]:
-        """Return the indices of the images that a cell holds, of some of them if not of all."""
+        """Return the indices of the inputs that a cell holds, of some of them if not of all."""
         query, ends = "SELECT idx FROM cells WHERE cell = ?", _EVERY
         if some := among is not None and len(among) > 0:
             assert among is not None
@@ -225,11 +225,11 @@ class Database:
         return set(found)
 
     def write(self, cell: str, indices: Iterable[int], vectors: IntArray | FloatArray) -> None:
-        """Write vectors (m, k) of the images `indices` into a cell, replacing what was there."""
+        """Write vectors (m, k) of the inputs `indices` into a cell, replacing what was there."""
         self.write_all((cell, int(index), vector) for index, vector in zip(indices, vectors, strict=True))
 
     def write_all(self, cells: Iterable[tuple[str, int, Any]]) -> None:
-        """Write vectors (k,) by cell and image in one transaction, replacing what was there."""
+        """Write vectors (k,) by cell and input in one transaction, replacing what was there."""
         if rows := [(cell, index, *packed_vector(vector)) for cell, index, vector in cells]:
             self._commit((INSERT, rows))
             self.wrote({row[0] for row in rows})
@@ -237,12 +237,12 @@ class Database:
     def gather(self) -> None:
         """Put vectors together that were written one by one, where there are many: they are read faster.
 
-        Each transaction moves those of some images in one cell: whatever ends it, nothing is lost.
+        Each transaction moves those of some inputs in one cell: whatever ends it, nothing is lost.
         """
         moved = False
         for cell in self.cells():
             [(single,)] = self._rows("SELECT count(*) FROM cells WHERE cell = ?", (cell,))
-            [(held,)] = self._rows("SELECT sum(length(images)) FROM blocks WHERE cell = ?", (cell,))
+            [(held,)] = self._rows("SELECT sum(length(inputs)) FROM blocks WHERE cell = ?", (cell,))
             last, enough = -1, single and single + (held or 0) // 8 >= self.block
             while enough and (rows := self._rows(_NEXT, (cell, last, self.block))):
                 last = rows[-1][0]
@@ -253,7 +253,7 @@ class Database:
             self._rows("PRAGMA wal_checkpoint")
 
     def in_blocks(self, cell: str, rows: Sequence[Row]) -> list[Statement]:
-        """Return what writes vectors, by increasing image, into a cell's blocks; nothing if kinds differ.
+        """Return what writes vectors, by increasing input, into a cell's blocks; nothing if kinds differ.
 
         They are all that the cell holds by themselves from the first to the last, or more.
         """
@@ -278,7 +278,7 @@ class Database:
         ]
 
     def read(self, cell: str, indices: Sequence[int] | IntArray) -> Any:
-        """Return a cell's vectors (m, k) of the images `indices`; RunError if one is missing or damaged."""
+        """Return a cell's vectors (m, k) of the inputs `indices`; RunError if one is missing or damaged."""
         if not len(indices):
             return np.empty((0, 0))
         held, vectors = self.column(cell, among=(int(min(indices)), int(max(indices))))
@@ -301,7 +301,7 @@ class Database:
         among: tuple[int, int] | None = None,
         packed: bool = False,
     ) -> tuple[IntArray, Any]:
-        """Return the images (k,) of a cell, increasing, and their vectors (k, w): a list if lengths differ.
+        """Return the inputs (k,) of a cell, increasing, and their vectors (k, w): a list if lengths differ.
 
         RunError where one is of another kind or width, unless None is given; `among` are the least and the
         largest index, None for all.  Where `packed`, vectors that are not alike, or compressed, stay as they
@@ -332,7 +332,7 @@ class Database:
             raise self._unreadable(f"{cell} of input {number} is damaged: {error}") from None
 
     def kept(self, cell: str, among: tuple[int, int] | None = None) -> Kept:
-        """Return a cell's vectors as they are kept, of all images or between two; RunError if damaged."""
+        """Return a cell's vectors as they are kept, of all inputs or between two; RunError if damaged."""
         query = _SINGLE.format(" AND idx BETWEEN ? AND ?" if among else "")
         rows, blocks = self._rows(query, (cell, *(among or ()))), self._blocks(cell, among or _EVERY)
         try:
@@ -351,7 +351,7 @@ class Database:
         return Kept.of([held[index] for index in sorted(held)]) if blocks else single
 
     def _blocks(self, cell: str, among: tuple[int, int]) -> list[Kept]:
-        """Return a cell's blocks that hold images between two."""
+        """Return a cell's blocks that hold inputs between two."""
         try:
             return [Kept.from_block(row) for row in self._rows(_BETWEEN, (cell, *among))]
         except ValueError as error:

@@ -42,7 +42,7 @@ NOISE_VERSION = 2
 class Identity(Settings, frozen=True):
     """What decides which samples are drawn: data and base classifier h by checksum, and how noise is made.
 
-    Not part of it: alpha, certificates, radii, failure probability, the standard classifier, and which images
+    Not part of it: alpha, certificates, radii, failure probability, the standard classifier, and which inputs
     are asked for.  `sigma` is the level of Gaussian noise, `noise` and `scale` say which other there is,
     `seed` is the key of all noise, `selection_samples` choose the class; `scores` is ``hard`` with
     what a gate asks of votes, or ``soft`` with its temperature.

@@ -102,7 +102,7 @@ class PublishedLog:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Votes of an image's noisy copies, int64 (m, c), and labels (m,)."""
+    """Votes of an input's noisy copies, int64 (m, c), and labels (m,)."""
 
     source: str
     counts: IntArray
@@ -313,7 +313,7 @@ def _correct(text: str) -> float:
 
 
 def read_class_counts(path: str | Path) -> ClassCounts:
-    """Return votes and labels of a file with one line an image: counts, then the label.
+    """Return votes and labels of a file with one line an input: counts, then the label.
 
     DataError if a line is not made of whole numbers, lines differ in length, or a label is not a class.
     """

@@ -1,4 +1,4 @@
-"""What was sampled for many images, column by column: objects for 200,000 of them would take a minute."""
+"""What was sampled for many inputs, column by column: objects for 200,000 of them would take a minute."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from certmix.runs.vectors import unpacked
 from certmix.sampling.ballots import Ballots, Behind, Cast
 from certmix.types import FloatArray, IntArray
 
-__all__ = ["Answers", "ImageRecord", "Look", "Records", "having", "pieces", "places_of"]
+__all__ = ["Answers", "InputRecord", "Look", "Records", "having", "pieces", "places_of"]
 
-_TOGETHER = 1 << 21  # votes, images times classes, that are in memory at a time
+_TOGETHER = 1 << 21  # votes, inputs times classes, that are in memory at a time
 DEVICES = ("cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)
-class ImageRecord:
-    """What was sampled for one image.
+class InputRecord:
+    """What was sampled for one input.
 
     Parameters
     ----------
@@ -76,9 +76,9 @@ class ImageRecord:
 
 
 class Look(NamedTuple):
-    """What some of the images gave after one number of samples.
+    """What some of the inputs gave after one number of samples.
 
-    `rows` (k,) are their places among the images, increasing; image `rows[i]` gave ``kept[at[i]]``: votes
+    `rows` (k,) are their places among the inputs, increasing; input `rows[i]` gave ``kept[at[i]]``: votes
     (c,), also as rows of the store, score statistics, or `Ballots`.
     """
 
@@ -87,7 +87,7 @@ class Look(NamedTuple):
     kept: Any
 
     def of(self, rows: IntArray) -> Any:
-        """Return the votes (len(rows), c), or a list of score statistics, of images that have this look."""
+        """Return the votes (len(rows), c), or a list of score statistics, of inputs that have this look."""
         at = self.at[np.searchsorted(self.rows, rows)]
         if isinstance(self.kept, np.ndarray | Behind):
             return self.kept[at]
@@ -95,7 +95,7 @@ class Look(NamedTuple):
         return np.stack(found) if found and isinstance(found[0], np.ndarray) else found
 
     def get(self, row: int) -> Any:
-        """Return what one image gave, None if it has no such look."""
+        """Return what one input gave, None if it has no such look."""
         place = int(np.searchsorted(self.rows, row))
         has = place < len(self.rows) and self.rows[place] == row
         return self._one(int(self.at[place])) if has else None
@@ -105,7 +105,7 @@ class Look(NamedTuple):
         return unpacked(*kept[1:]) if isinstance(kept, tuple) else kept
 
     def taken(self, place_of: IntArray) -> Look:
-        """Return the look of other images: `place_of` (m,) has the new place of each, -1 for none."""
+        """Return the look of other inputs: `place_of` (m,) has the new place of each, -1 for none."""
         new = place_of[self.rows]
         kept = np.flatnonzero(new >= 0)
         kept = kept[np.argsort(new[kept], kind="stable")]
@@ -113,8 +113,8 @@ class Look(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _OfImage(Mapping[int, Any]):
-    """Number of samples -> what one image gave; looked up when it is asked for."""
+class _OfInput(Mapping[int, Any]):
+    """Number of samples -> what one input gave; looked up when it is asked for."""
 
     looks: Mapping[int, Look]
     row: int
@@ -131,15 +131,15 @@ class _OfImage(Mapping[int, Any]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def __reduce__(self) -> Any:  # another process gets this image alone
+    def __reduce__(self) -> Any:  # another process gets this input alone
         return dict, (dict(self),)
 
 
 @dataclass(frozen=True, eq=False)
-class Records(Sequence[ImageRecord]):
-    """Records of images (m,), each as an `ImageRecord` when it is asked for.
+class Records(Sequence[InputRecord]):
+    """Records of inputs (m,), each as an `InputRecord` when it is asked for.
 
-    The columns are those of `ImageRecord`; `devices` are places in `DEVICES`, `checksum_of` gives an input's
+    The columns are those of `InputRecord`; `devices` are places in `DEVICES`, `checksum_of` gives an input's
     checksum by its place, and `votes`, `scores` and `ballots` hold a `Look` for each number of samples.
     `chosen` are the ballots of the selection samples, None where ballots were not read, or lack.
     """
@@ -160,25 +160,25 @@ class Records(Sequence[ImageRecord]):
     gate: float = 0.0
 
     @classmethod
-    def of(cls, records: Iterable[ImageRecord]) -> Records:
+    def of(cls, records: Iterable[InputRecord]) -> Records:
         """Return records as columns."""
         if isinstance(records, Records):
             return records
-        images = list(records)
-        about = np.array([(r.index, r.label, r.places) for r in images], np.int64).reshape(-1, 3)
-        chosen = [r.selection_ballots for r in images if r.selection_ballots is not None]
+        inputs = list(records)
+        about = np.array([(r.index, r.label, r.places) for r in inputs], np.int64).reshape(-1, 3)
+        chosen = [r.selection_ballots for r in inputs if r.selection_ballots is not None]
         looks = {
             samples: Look(look.rows, look.at, Cast.of(look.kept))
-            for samples, look in _looks([r.ballots for r in images]).items()
+            for samples, look in _looks([r.ballots for r in inputs]).items()
         }
-        numbers = np.array([(r.seconds, r.noise_error, r.lost) for r in images], np.float64).reshape(-1, 3)
+        numbers = np.array([(r.seconds, r.noise_error, r.lost) for r in inputs], np.float64).reshape(-1, 3)
         return cls(
-            about[:, 0], about[:, 1], [r.input_checksum for r in images].__getitem__,
-            np.stack([r.selection for r in images]) if images else np.zeros((0, 1), np.int64), numbers[:, 0],
-            np.array([DEVICES.index(r.device) for r in images], np.int64), numbers[:, 1], numbers[:, 2],
-            about[:, 2], _looks([r.estimation for r in images]), _looks([r.scores for r in images]),
-            looks, Cast.of(chosen) if len(chosen) == len(images) else None,
-            images[0].gate if images else 0.0,
+            about[:, 0], about[:, 1], [r.input_checksum for r in inputs].__getitem__,
+            np.stack([r.selection for r in inputs]) if inputs else np.zeros((0, 1), np.int64), numbers[:, 0],
+            np.array([DEVICES.index(r.device) for r in inputs], np.int64), numbers[:, 1], numbers[:, 2],
+            about[:, 2], _looks([r.estimation for r in inputs]), _looks([r.scores for r in inputs]),
+            looks, Cast.of(chosen) if len(chosen) == len(inputs) else None,
+            inputs[0].gate if inputs else 0.0,
         )  # fmt: skip
 
     def behind(self, gate: float) -> Records:
@@ -208,7 +208,7 @@ class Records(Sequence[ImageRecord]):
 
     @cached_property
     def selected(self) -> IntArray:
-        """The class that each image's selection samples chose, (m,), -1 where all abstained."""
+        """The class that each input's selection samples chose, (m,), -1 where all abstained."""
         votes = self._of_classes
         return np.where(votes.any(1), votes.argmax(1), -1)
 
@@ -234,18 +234,18 @@ class Records(Sequence[ImageRecord]):
         return len(self.indices)
 
     @overload
-    def __getitem__(self, place: int) -> ImageRecord: ...
+    def __getitem__(self, place: int) -> InputRecord: ...
     @overload
     def __getitem__(self, place: slice) -> Records: ...
-    def __getitem__(self, place: int | slice) -> ImageRecord | Records:
+    def __getitem__(self, place: int | slice) -> InputRecord | Records:
         if isinstance(place, slice):
             return self.take(np.arange(len(self))[place])
         row = range(len(self))[place]
-        return ImageRecord(
+        return InputRecord(
             int(self.indices[row]), int(self.labels[row]), self.checksum_of(row), self.selection[row],
-            _OfImage(self.votes, row), float(self.seconds[row]), DEVICES[int(self.devices[row])],
-            _OfImage(self.scores, row), float(self.noise_error[row]), float(self.lost[row]),
-            int(self.places[row]), _OfImage(self.ballots, row),
+            _OfInput(self.votes, row), float(self.seconds[row]), DEVICES[int(self.devices[row])],
+            _OfInput(self.scores, row), float(self.noise_error[row]), float(self.lost[row]),
+            int(self.places[row]), _OfInput(self.ballots, row),
             None if self.chosen is None else self.chosen[row], self.gate,
         )  # fmt: skip
 
@@ -271,15 +271,15 @@ class Records(Sequence[ImageRecord]):
             None if self.chosen is None else self.chosen.take(rows), self.gate,
         )  # fmt: skip
 
-    def of_images(self, indices: Sequence[int] | IntArray) -> Records:
-        """Return the records of images by index, in the order asked, without those that are not here."""
+    def of_inputs(self, indices: Sequence[int] | IntArray) -> Records:
+        """Return the records of inputs by index, in the order asked, without those that are not here."""
         return self.take((places := places_of(self.indices, indices))[places >= 0])
 
 
-def _looks(images: Sequence[Mapping[int, Any]]) -> dict[int, Look]:
-    """Return by number of samples what images (m,) gave."""
+def _looks(inputs: Sequence[Mapping[int, Any]]) -> dict[int, Look]:
+    """Return by number of samples what inputs (m,) gave."""
     found: dict[int, tuple[list[int], list[Any]]] = {}
-    for row, one in enumerate(images):
+    for row, one in enumerate(inputs):
         for samples, kept in one.items():
             rows, every = found.setdefault(samples, ([], []))
             rows.append(row)
@@ -287,9 +287,9 @@ def _looks(images: Sequence[Mapping[int, Any]]) -> dict[int, Look]:
     return {n: Look(np.array(rows), np.arange(len(rows)), every) for n, (rows, every) in found.items()}
 
 
-def having(looks: Mapping[int, Look], samples: int, images: int) -> NDArray[np.bool_]:
-    """Return which of the images (m,) have a look after so many samples."""
-    found = np.zeros(images, bool)
+def having(looks: Mapping[int, Look], samples: int, inputs: int) -> NDArray[np.bool_]:
+    """Return which of the inputs (m,) have a look after so many samples."""
+    found = np.zeros(inputs, bool)
     found[looks[samples].rows if samples in looks else []] = True
     return found
 
@@ -311,7 +311,7 @@ def places_of(held: IntArray, wanted: Sequence[int] | IntArray) -> IntArray:
 
 @dataclass(frozen=True, eq=False)
 class Answers(Mapping[int, FloatArray]):
-    """Vectors (m, c) of images by their indices (m,), which increase."""
+    """Vectors (m, c) of inputs by their indices (m,), which increase."""
 
     indices: IntArray
     vectors: FloatArray
@@ -325,7 +325,7 @@ class Answers(Mapping[int, FloatArray]):
         return cls(np.array(known, np.int64), np.array([answers[index] for index in known], np.float64))
 
     def rows(self, indices: IntArray) -> FloatArray | None:
-        """Return the vectors (n, c) of these images, None if one of them is not here."""
+        """Return the vectors (n, c) of these inputs, None if one of them is not here."""
         places = places_of(self.indices, indices)
         return self.vectors[places] if np.all(places >= 0) else None
 

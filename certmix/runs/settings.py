@@ -50,7 +50,7 @@ class Option:
 Positive = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Count = Annotated[int, Meta(ge=1)]
-Images = Annotated[int, Meta(ge=1)] | Literal["all"]
+Inputs = Annotated[int, Meta(ge=1)] | Literal["all"]
 
 
 @dataclass(frozen=True)
@@ -235,13 +235,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return msgspec.structs.replace(self, **changes)
 
 
-def too_many_images(asked: Any, there: int, usual: int | None = None) -> str:
-    """Return a warning where more images were asked for, not by default, than there are; "" elsewhere."""
+def too_many_inputs(asked: Any, there: int, usual: int | None = None) -> str:
+    """Return a warning where more inputs were asked for, not by default, than there are; "" elsewhere."""
     kind: type[Settings] = type(asked)
-    usual = usual or next(field.default for field in fields(kind) if field.name == "images")
-    if asked.images in ("all", usual) or asked.images <= there:
+    usual = usual or next(field.default for field in fields(kind) if field.name == "inputs")
+    if asked.inputs in ("all", usual) or asked.inputs <= there:
         return ""
-    return f"{asked.images} inputs asked for, there are {there}: all are used"
+    return f"{asked.inputs} inputs asked for, there are {there}: all are used"
 
 
 S = TypeVar("S", bound=Settings)
@@ -288,7 +288,7 @@ def check_known(names: Iterable[Any], known: Iterable[str], where: str = "") -> 
     known = list(known)
     unknown = [str(name) for name in names if name not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, 1)
+        near = difflib.get_close_matches(unknown[0].replace("images", "inputs"), known, 1)
         hint = f"did you mean {near[0]}?" if near else "leave it out"
         see = f" (see {where})" if where else ""
         raise ParameterError(f"unknown options: {', '.join(map(_cut, unknown))}: {hint}{see}")

@@ -98,8 +98,8 @@ class Sources(Settings, frozen=True):
             "Range of float inputs; radii are in its units.", metavar="LO,HI|none", parse=parse_input_range
         ),
     ] = (0.0, 1.0)
-    resize: Annotated[int | None, Option("Image folders: shorter side, in pixels.")] = None
-    crop: Annotated[int | None, Option("Image folders: side of the centre square, then.")] = None
+    resize: Annotated[int | None, Option("Input folders: shorter side, in pixels.")] = None
+    crop: Annotated[int | None, Option("Input folders: side of the centre square, then.")] = None
     label_column: Annotated[
         str | None, Option("Tables: the column of labels.", metavar="NAME", shown="label, target, y or class")
     ] = None

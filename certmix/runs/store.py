@@ -1,4 +1,4 @@
-"""Records of sampled images in a run's database."""
+"""Records of sampled inputs in a run's database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from certmix.bounds.statistics import MOST_SAMPLES, SCALE, from_vector, to_vector
 from certmix.runs.database import INSERT, WRITES, Database
-from certmix.runs.records import DEVICES, Answers, ImageRecord, Look, Records, places_of
+from certmix.runs.records import DEVICES, Answers, InputRecord, Look, Records, places_of
 from certmix.runs.vectors import LONG, Row
 from certmix.sampling.ballots import Cast
 from certmix.types import IntArray
@@ -19,7 +19,7 @@ __all__ = [
     "BALLOTS", "INPUT", "SAMPLING", "SCORES", "SELECTION", "SELECTION_BALLOTS", "VOTES", "WRITES", "Store",
 ]  # fmt: skip
 
-_TOGETHER = 1 << 21  # votes, images times classes, that are in memory with all zeros at a time
+_TOGETHER = 1 << 21  # votes, inputs times classes, that are in memory with all zeros at a time
 _HUGE = 1.7976931348623157e308
 
 INPUT, SAMPLING, SELECTION, VOTES, SCORES = "input", "sampling", "selection", "votes@", "scores@"
@@ -44,13 +44,13 @@ class Store(Database):
         self.classes = classes
         super().__init__(path, read_only=read_only, alone=alone)
 
-    def write_images(self, records: Iterable[ImageRecord]) -> None:
-        """Write images' records in one transaction, replacing what was there."""
+    def write_inputs(self, records: Iterable[InputRecord]) -> None:
+        """Write inputs' records in one transaction, replacing what was there."""
         self.write_all(cell for record in records for cell in cells_of(record))
 
     def copy(self, parts: Sequence[tuple[Store, IntArray]]) -> None:
-        """Write all that other stores hold of sampled images, of (k,) each: those of many a transaction."""
-        many = sum(len(images) for _, images in parts) >= self.block
+        """Write all that other stores hold of sampled inputs, of (k,) each: those of many a transaction."""
+        many = sum(len(inputs) for _, inputs in parts) >= self.block
         for _, found in _of_some(parts):
             written = []
             for cell, rows in found.items():
@@ -60,8 +60,8 @@ class Store(Database):
             self.wrote(set(found))
 
     def holds_only(self, parts: Sequence[tuple[Store, IntArray]]) -> bool:
-        """Return whether all that is known of sampled images is what other stores hold, of some each."""
-        cells, same = [cell for cell in self.cells() if is_of_image(cell)], 0
+        """Return whether all that is known of sampled inputs is what other stores hold, of some each."""
+        cells, same = [cell for cell in self.cells() if is_of_input(cell)], 0
         for among, found in _of_some(parts) if cells else ():
             for cell in cells:
                 given = {row[0]: row for row in found.get(cell, ())}
@@ -72,7 +72,7 @@ class Store(Database):
         return same == sum(len(self.known(cell)) for cell in cells)
 
     def records(self, *, ballots: bool = False) -> Records:
-        """Return all images' records, by index, with or without their ballots.
+        """Return all inputs' records, by index, with or without their ballots.
 
         They are read again only after something was written.
         """
@@ -129,7 +129,7 @@ class Store(Database):
         )  # fmt: skip
 
     def _cast(self, cell: str, classes: int) -> tuple[IntArray, Cast]:
-        """Return a cell's images and ballots; RunError names an image whose ballots are damaged."""
+        """Return a cell's inputs and ballots; RunError names an input whose ballots are damaged."""
         kept = self.kept(cell)
         if kept.kinds != "uint32" or np.any(kept.lengths % 4):
             for number, kind, data in kept.rows():
@@ -142,7 +142,7 @@ class Store(Database):
         return index, cast
 
     def _votes(self, cell: str, classes: int | None, *, packed: bool = False) -> tuple[IntArray, Any]:
-        """Return a cell's images and votes (k, c): of many classes in a list, as stored, where `packed`."""
+        """Return a cell's inputs and votes (k, c): of many classes in a list, as stored, where `packed`."""
         index, votes = self.column(cell, "int64", classes, packed=packed and 8 * (classes or 0) >= LONG)
         step = max(1, _TOGETHER // (classes or 1))
         for begin in range(0, len(index), step):
@@ -159,7 +159,7 @@ class Store(Database):
         return index, votes
 
     def _statistics(self, cell: str, samples: int, classes: int | None) -> tuple[IntArray, list[Any]]:
-        """Return a cell's images and score statistics."""
+        """Return a cell's inputs and score statistics."""
         (index, vectors), found = self.column(cell, "int64"), []
         for one, vector in zip(index.tolist(), vectors, strict=True):
             try:
@@ -170,8 +170,8 @@ class Store(Database):
                 raise self._unreadable(f"{cell} of input {one}: {error}") from None
         return index, found
 
-    def images(self, *, ballots: bool = False) -> dict[int, ImageRecord]:
-        """Return all images' records by index, with or without their ballots."""
+    def inputs(self, *, ballots: bool = False) -> dict[int, InputRecord]:
+        """Return all inputs' records by index, with or without their ballots."""
         return {record.index: record for record in self.records(ballots=ballots)}
 
     def _samples(self, cell: Any) -> int:
@@ -182,7 +182,7 @@ class Store(Database):
         return int(number)
 
     def standard(self, checksum: str) -> Answers:
-        """Return the probabilities (c,) stored for a standard classifier, by image index."""
+        """Return the probabilities (c,) stored for a standard classifier, by input index."""
         cell = standard_cell(checksum)
         index, found = self.column(cell, "float64")
         if len(index):
@@ -202,7 +202,7 @@ def is_look(cell: str) -> bool:
     return cell not in (INPUT, SAMPLING, SELECTION, SELECTION_BALLOTS) and not cell.startswith("standard ")
 
 
-def is_of_image(cell: str) -> bool:
+def is_of_input(cell: str) -> bool:
     """Whether a cell is one of those that `cells_of` gives."""
     return cell in (INPUT, SAMPLING, SELECTION, SELECTION_BALLOTS) or cell.startswith(
         (VOTES, SCORES, BALLOTS)
@@ -212,25 +212,25 @@ def is_of_image(cell: str) -> bool:
 def _of_some(
     parts: Sequence[tuple[Store, IntArray]],
 ) -> Iterator[tuple[tuple[int, int], dict[str, list[Row]]]]:
-    """Yield what stores hold of sampled images, of (k,) each: the first and last of some, their rows by cell.
+    """Yield what stores hold of sampled inputs, of (k,) each: the first and last of some, their rows by cell.
 
     Of each store there are as many as in a block, so that none is read more than a few times.
     """
-    every = np.sort(np.concatenate([images for _, images in parts]))
-    cells = [[cell for cell in source.cells() if is_of_image(cell)] for source, _ in parts]
+    every = np.sort(np.concatenate([inputs for _, inputs in parts]))
+    cells = [[cell for cell in source.cells() if is_of_input(cell)] for source, _ in parts]
     for begin in range(0, len(every), step := Store.block * len(parts)):
         some = every[begin : begin + step]
         low, high = int(some[0]), int(some[-1])
         found: dict[str, list[Row]] = {}
-        for (source, images), names in zip(parts, cells, strict=True):
-            wanted = set(images[(images >= low) & (images <= high)].tolist())
+        for (source, inputs), names in zip(parts, cells, strict=True):
+            wanted = set(inputs[(inputs >= low) & (inputs <= high)].tolist())
             for cell in names if wanted else ():
                 rows = source.kept(cell, (min(wanted), max(wanted))).rows()
                 found.setdefault(cell, []).extend(row for row in rows if row[0] in wanted)
         yield (low, high), {cell: sorted(rows) for cell, rows in found.items() if rows}
 
 
-def cells_of(record: ImageRecord) -> Iterator[tuple[str, int, Any]]:
+def cells_of(record: InputRecord) -> Iterator[tuple[str, int, Any]]:
     """Yield cell, index and vector of all that a record holds."""
     index, checksum = record.index, np.frombuffer(bytes.fromhex(record.input_checksum), "<i8")
     yield INPUT, index, np.array([record.label, *checksum], np.int64)

@@ -49,11 +49,11 @@ def unpacked(dtype: Any, data: Any, wanted: str | None = None, length: int | Non
 
 
 Row = tuple[int, str, bytes]
-"""An image, and its vector as `packed_vector` gives it."""
+"""An input, and its vector as `packed_vector` gives it."""
 
 
 class Kept(NamedTuple):
-    """Vectors of images (k,), increasing, as they are kept: their kinds, bytes each has (k,), and all bytes.
+    """Vectors of inputs (k,), increasing, as they are kept: their kinds, bytes each has (k,), and all bytes.
 
     ``kinds`` is one for all where they are alike.
     """
@@ -65,7 +65,7 @@ class Kept(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Kept:
-        """Return rows together; ValueError where one is no vector of an image."""
+        """Return rows together; ValueError where one is no vector of an input."""
         for index, kind, data in rows:
             if not isinstance(index, int) or kind not in DTYPES or not isinstance(data, bytes):
                 raise ValueError(f"of input {index} is damaged: no numbers")
@@ -78,11 +78,11 @@ class Kept(NamedTuple):
     @classmethod
     def from_block(cls, block: Any) -> Kept:
         """Return what `as_block` gave; ValueError if it is none."""
-        first, last, kind, images, lengths, data = block
-        good = kind in DTYPES and all(isinstance(one, bytes) for one in (images, lengths, data))
-        if not good or len(images) % 8 or not len(images) or len(images) != 2 * len(lengths):
+        first, last, kind, inputs, lengths, data = block
+        good = kind in DTYPES and all(isinstance(one, bytes) for one in (inputs, lengths, data))
+        if not good or len(inputs) % 8 or not len(inputs) or len(inputs) != 2 * len(lengths):
             raise ValueError("has a block that is damaged")
-        indices = np.frombuffer(images, "<i8").astype(np.int64, copy=False)
+        indices = np.frombuffer(inputs, "<i8").astype(np.int64, copy=False)
         sizes = np.frombuffer(lengths, "<u4").astype(np.int64)
         if (first, last) != (indices[0], indices[-1]) or sizes.sum() != len(data):
             raise ValueError("has a block that is damaged")
@@ -101,7 +101,7 @@ class Kept(NamedTuple):
         )  # fmt: skip
 
     def between(self, ends: tuple[int, int]) -> IntArray:
-        """Return those of the images that lie between two."""
+        """Return those of the inputs that lie between two."""
         return self.indices[(self.indices >= ends[0]) & (self.indices <= ends[1])]
 
     def alike(self) -> Any:

@@ -1,4 +1,4 @@
-"""Monte Carlo: noise keyed by (seed, image, chunk), votes counted as int64.
+"""Monte Carlo: noise keyed by (seed, input, chunk), votes counted as int64.
 
 Importing this package does not import torch; the sampler does, on first use.
 """

@@ -85,7 +85,7 @@ class Ballots:
 
 @dataclass(frozen=True, eq=False)
 class Cast:
-    """Ballots of many images (k,), one after another: those of image i are ``ends[i]`` to ``ends[i + 1]``."""
+    """Ballots of many inputs (k,), one after another: those of input i are ``ends[i]`` to ``ends[i + 1]``."""
 
     ends: IntArray
     codes: IntArray
@@ -93,7 +93,7 @@ class Cast:
 
     @classmethod
     def of(cls, ballots: Sequence[Ballots]) -> Cast:
-        """Return ballots of many images in a row."""
+        """Return ballots of many inputs in a row."""
         none = np.zeros(0, np.int64)
         ends = np.cumsum([0, *(len(one.codes) for one in ballots)])
         codes, counts = ([none, *(getattr(one, name) for one in ballots)] for name in ("codes", "counts"))
@@ -101,7 +101,7 @@ class Cast:
 
     @classmethod
     def from_vectors(cls, vectors: IntArray, lengths: IntArray, classes: int) -> tuple[Cast, IntArray]:
-        """Return what `Ballots.as_vector` gave of images, in a row, and which of them cannot be that."""
+        """Return what `Ballots.as_vector` gave of inputs, in a row, and which of them cannot be that."""
         begin, many = np.cumsum(lengths) - lengths, lengths // 2
         ends = np.concatenate([[0], np.cumsum(many)])
         made = cls(ends, *(_gathered(vectors, begin + k * many, many) for k in (0, 1)))
@@ -115,7 +115,7 @@ class Cast:
 
     @property
     def totals(self) -> IntArray:
-        """How many answers of each image there are, (k,)."""
+        """How many answers of each input there are, (k,)."""
         return np.diff(np.concatenate([[0], self.counts.cumsum()])[self.ends])
 
     def __getitem__(self, place: int) -> Ballots:
@@ -123,14 +123,14 @@ class Cast:
         return Ballots(self.codes[own], self.counts[own])
 
     def take(self, places: IntArray) -> Cast:
-        """Return the ballots of some images."""
+        """Return the ballots of some inputs."""
         begin, many = self.ends[places], self.ends[places + 1] - self.ends[places]
         return Cast(
             np.cumsum([0, *many]), _gathered(self.codes, begin, many), _gathered(self.counts, begin, many)
         )
 
     def votes(self, classes: int, gate: float) -> IntArray:
-        """Return the votes of each image, as `Ballots.votes` does: int64 (k, classes + 1)."""
+        """Return the votes of each input, as `Ballots.votes` does: int64 (k, classes + 1)."""
         level, owner = level_of(gate), np.repeat(np.arange(len(self)), np.diff(self.ends))
         found = np.zeros((len(self), classes + 1), np.int64)
         column = np.where(self.codes % LEVELS >= level, self.codes // LEVELS, classes)
@@ -140,7 +140,7 @@ class Cast:
 
 @dataclass(frozen=True, eq=False)
 class Behind:
-    """Votes of many images behind a gate, counted for those that are asked for."""
+    """Votes of many inputs behind a gate, counted for those that are asked for."""
 
     cast: Cast
     classes: int

@@ -48,8 +48,8 @@ def check_compilable(device: torch.device) -> None:
         raise ParameterError(f"models are not compiled for device {device.type!r}: {others}")
 
 
-def pays(model: nn.Module, image: Tensor, samples: float, threads: int, precision: str, device: str) -> bool:
-    """Return whether samples of inputs like `image` on so many threads are enough to compile a model for.
+def pays(model: nn.Module, input: Tensor, samples: float, threads: int, precision: str, device: str) -> bool:
+    """Return whether samples of inputs like `input` on so many threads are enough to compile a model for.
 
     Never where no gain was measured (other devices than the CPU, fp16) or there is no C++ compiler.
     """
@@ -57,7 +57,7 @@ def pays(model: nn.Module, image: Tensor, samples: float, threads: int, precisio
     gain = GAINS.get((precision, norms), 1.0) if torch.device(device).type == "cpu" else 1.0
     if gain == 1.0 or not has_compiler():
         return False
-    seconds = samples * operations(model, image) / SPEED[precision] / threads
+    seconds = samples * operations(model, input) / SPEED[precision] / threads
     return seconds * (1.0 - 1.0 / gain) >= WARM_UP
 
 
@@ -68,7 +68,7 @@ def has_compiler() -> bool:
 
 
 @full_float32()
-def operations(model: nn.Module, image: Tensor) -> float:
+def operations(model: nn.Module, input: Tensor) -> float:
     """Return additions and multiplications of the convolutions and dense layers in one input's pass."""
     found = 0.0
 
@@ -81,7 +81,7 @@ def operations(model: nn.Module, image: Tensor) -> float:
     handle = nn.modules.module.register_module_forward_hook(look)
     try:
         with torch.inference_mode():
-            call_model(model, image[None])
+            call_model(model, input[None])
     finally:
         handle.remove()
     return found

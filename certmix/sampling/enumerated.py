@@ -84,31 +84,31 @@ class Shown(nn.Module):
         found: Tensor = self.model(self.views.of(inputs, cases))
         return found
 
-    def batches(self, image: Tensor, together: int | None = None) -> list[Tensor]:
-        """Return what the model is shown of an image, in batches of one size: the last is filled up.
+    def batches(self, input: Tensor, together: int | None = None) -> list[Tensor]:
+        """Return what the model is shown of an input, in batches of one size: the last is filled up.
 
-        Which case stands where is the same for all images: the vote of a case is one function of what is seen
+        Which case stands where is the same for all inputs: the vote of a case is one function of what is seen
         of it, even where a row's logits depend on its place.
         """
-        count = self.views.count(tuple(image.shape))
+        count = self.views.count(tuple(input.shape))
         size = min(count, together or TOGETHER)
-        cases = torch.arange(-(-count // size) * size, device=image.device) % count
-        return [self.views.of(image.expand(size, *image.shape), part) for part in cases.split(size)]
+        cases = torch.arange(-(-count // size) * size, device=input.device) % count
+        return [self.views.of(input.expand(size, *input.shape), part) for part in cases.split(size)]
 
     @torch.inference_mode()
-    def logits(self, image: Tensor, together: int | None = None, name: str = "the model") -> Tensor:
-        """Return the logits of each case of an image, (n, c); ModelError if one is not finite."""
-        found = torch.cat([call_model(self.model, batch, name) for batch in self.batches(image, together)])
+    def logits(self, input: Tensor, together: int | None = None, name: str = "the model") -> Tensor:
+        """Return the logits of each case of an input, (n, c); ModelError if one is not finite."""
+        found = torch.cat([call_model(self.model, batch, name) for batch in self.batches(input, together)])
         if not found.isfinite().all():
             raise not_finite()
-        return found[: self.views.count(tuple(image.shape))]
+        return found[: self.views.count(tuple(input.shape))]
 
-    def ballots(self, image: Tensor, together: int | None = None, name: str = "the model") -> Tensor:
-        """Return the answer to each case of an image, int64 (n,), as `ballots_of` has it."""
-        return ballots_of(self.logits(image, together, name))
+    def ballots(self, input: Tensor, together: int | None = None, name: str = "the model") -> Tensor:
+        """Return the answer to each case of an input, int64 (n,), as `ballots_of` has it."""
+        return ballots_of(self.logits(input, together, name))
 
     @torch.inference_mode()
-    def check(self, image: Tensor, together: int | None = None, name: str = "the model") -> None:
+    def check(self, input: Tensor, together: int | None = None, name: str = "the model") -> None:
         """Refuse a model whose answer to a case depends on the other cases of its batch: ModelError."""
-        batch = self.batches(image, together)[0]
+        batch = self.batches(input, together)[0]
         is_independent_of_place(lambda rows: call_model(self.model, rows, name), batch)

@@ -1,8 +1,8 @@
-"""Noise that depends on its key alone: (seed, image, stream, sample, coordinate).
+"""Noise that depends on its key alone: (seed, input, stream, sample, coordinate).
 
 Random bits come from Philox4x32-10 (Salmon et al., "Parallel random numbers: as
 easy as 1, 2, 3", SC 2011): a bijection of 128-bit counters for each 64-bit key.
-The key is the seed; the counter holds image, sample, stream, and the
+The key is the seed; the counter holds input, sample, stream, and the
 coordinates' block, each in bits of its own.  So no two coordinates of any
 samples share bits, and neither batch size, order, workers, resuming nor the
 device change them.  A table turns bits into whole numbers of grid steps
@@ -34,7 +34,7 @@ from certmix.sampling.law import NoiseLaw, noise_law
 from certmix.types import FloatArray
 
 STREAMS = {"estimation": 0, "selection": 1}
-"""Numbers of the streams of an image: their noise is independent."""
+"""Numbers of the streams of an input: their noise is independent."""
 
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _KEY_STEPS = 0x9E3779B9, 0xBB67AE85
@@ -53,20 +53,20 @@ class NoiseKey:
     """Whose noise: two whole numbers of 64 bits, and a name in `STREAMS`."""
 
     seed: int
-    image: int
+    input: int
     stream: str = "estimation"
 
     def __post_init__(self) -> None:
-        for name, value in (("seed", self.seed), ("image", self.image)):
+        for name, value in (("seed", self.seed), ("input", self.input)):
             if not 0 <= value < 2**64:
                 raise ParameterError(f"{name} = {value}: it must be a whole number from 0 to 2^64 - 1")
 
     @property
     def words(self) -> tuple[int, int, int, int, int]:
-        """Seed and image in words of 32 bits, low ones first, and the stream's number."""
+        """Seed and input in words of 32 bits, low ones first, and the stream's number."""
         low = 0xFFFFFFFF
-        seed, image = int(self.seed), int(self.image)
-        return seed & low, seed >> 32, image & low, image >> 32, STREAMS[self.stream]
+        seed, input = int(self.seed), int(self.input)
+        return seed & low, seed >> 32, input & low, input >> 32, STREAMS[self.stream]
 
 
 @njit(inline="always")
@@ -202,16 +202,16 @@ class Noise:
         """Return the shape of what the network sees of an input: its own."""
         return shape
 
-    def steps(self, image: Tensor) -> Tensor:
+    def steps(self, input: Tensor) -> Tensor:
         """Return an input's grid point, int32 (d,), its coordinates in the order of memory: channels last.
 
         It lies where copies are made: on a GPU, without waiting for that, or on the CPU.
         """
-        if image.numel() > _MOST_COORDINATES:
+        if input.numel() > _MOST_COORDINATES:
             raise ParameterError(
-                f"an input has {image.numel():,} values: noise is drawn for at most {_MOST_COORDINATES:,}"
+                f"an input has {input.numel():,} values: noise is drawn for at most {_MOST_COORDINATES:,}"
             )
-        ordered = image.movedim(0, -1) if image.ndim == 3 else image
+        ordered = input.movedim(0, -1) if input.ndim == 3 else input
         steps = torch.from_numpy(self.grid.nearest(ordered.cpu().numpy()).steps.ravel())
         return steps if self._table is None else send(steps, self.device)
 

@@ -1,4 +1,4 @@
-"""Samples of several images in one batch: what is wanted, cut into full batches."""
+"""Samples of several inputs in one batch: what is wanted, cut into full batches."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Draw:
-    """Samples of one image (any shape) that are wanted: number `start` to the last of the increasing `stops`.
+    """Samples of one input (any shape) that are wanted: number `start` to the last of the increasing `stops`.
 
     `index`, the input's in its data set, and `stream`, ``selection`` or ``estimation``, are part of the
-    noise's key; `point` is what `Sampler.place` gave of the image, if it was asked before.
+    noise's key; `point` is what `Sampler.place` gave of the input, if it was asked before.
     """
 
-    image: Tensor
+    input: Tensor
     index: int
     stops: tuple[int, ...]
     start: int = 0

@@ -58,7 +58,7 @@ class Sampler:
     sigma
         Level of Gaussian noise, in units of the input, or noise of another kind.
     seed
-        With the image's index, the key of all noise.
+        With the input's index, the key of all noise.
     device, precision
         A torch device; ``fp32``, ``tf32`` (on CUDA devices), ``bf16`` or ``fp16`` autocast.
     batch_size
@@ -116,7 +116,7 @@ class Sampler:
 
     def votes(
         self,
-        image: Tensor,
+        input: Tensor,
         index: int,
         stops: Sequence[int],
         *,
@@ -129,11 +129,11 @@ class Sampler:
         That is int64 (len(stops), classes), cumulative from `start`, with a last column of abstentions behind
         a `gate`: see `certmix.sampling.ballots.Ballots.votes`.  The other parameters are those of `Draw`.
         """
-        ballots = self.submit([Draw(image, index, tuple(stops), start, stream)]).result()[0]
+        ballots = self.submit([Draw(input, index, tuple(stops), start, stream)]).result()[0]
         return np.array([one.votes(self.classes, gate) for one in ballots])
 
     def submit(self, draws: Sequence[Draw]) -> Pending:
-        """Begin to count ballots of several images, packed into full batches.
+        """Begin to count ballots of several inputs, packed into full batches.
 
         On a GPU the host goes on at once: it waits in `Pending.result`, once
         for all the draws.
@@ -155,7 +155,7 @@ class Sampler:
         return Pending(draws, parts, fetch(answers))
 
     def scores(self, draws: Sequence[Draw], temperature: float = 1.0) -> Iterator[tuple[Part, FloatArray]]:
-        """Yield the softmax scores of several images' samples, in order, and which samples these are.
+        """Yield the softmax scores of several inputs' samples, in order, and which samples these are.
 
         They are (part.count, classes), computed in float64 from logits divided by the temperature; rows add
         up to 1.
@@ -183,7 +183,7 @@ class Sampler:
         return lambda: [(parts, values()) for values, parts in under_way]
 
     def logits(self, draws: Sequence[Draw]) -> Iterator[tuple[Part, Tensor]]:
-        """Yield the logits of several images' samples, in order: float64 (part.count, classes) on the CPU."""
+        """Yield the logits of several inputs' samples, in order: float64 (part.count, classes) on the CPU."""
         return self._rows_of(draws, lambda logits, parts: fetch(in_float64(logits[: parts[-1].rows.stop])))
 
     def _rows_of(
@@ -199,9 +199,9 @@ class Sampler:
             for part in parts:
                 yield part, rows[part.rows]
 
-    def place(self, image: Tensor) -> Tensor:
+    def place(self, input: Tensor) -> Tensor:
         """Return an input's grid point where noise is made, for `Draw.point`; no device is waited for."""
-        return self._noise.steps(image)
+        return self._noise.steps(input)
 
     def width(self, shape: Sequence[int]) -> int:
         """Return how many samples of inputs of this shape fill a batch."""
@@ -217,18 +217,18 @@ class Sampler:
 
         The logits are overwritten by the next batch.  A short batch is padded with what the one before held.
         """
-        points = [self.place(draw.image) if draw.point is None else draw.point for draw in draws]
+        points = [self.place(draw.input) if draw.point is None else draw.point for draw in draws]
         cursor = Cursor()
         while draws:
             with self._one_at_a_time:
-                size, shortage = self.width(draws[0].image.shape), None
+                size, shortage = self.width(draws[0].input.shape), None
                 try:
                     with torch.inference_mode():
                         size, alone = self._packing(draws, points[0], size)
                         parts, after = cursor.fill(draws, size, alone)
                         if not parts:
                             return
-                        self._allocate(self._noise.seen(draws[0].image.shape), size)
+                        self._allocate(self._noise.seen(draws[0].input.shape), size)
                         for part in parts:
                             draw = draws[part.draw]
                             key = NoiseKey(self.seed, draw.index, draw.stream)
@@ -242,18 +242,18 @@ class Sampler:
                         raise
                     shortage = describe(error.__cause__ or error)
                 if shortage is not None:  # no longer in the handler, whose error holds all activations
-                    self._shrink(self.width(draws[0].image.shape), shortage)
+                    self._shrink(self.width(draws[0].input.shape), shortage)
                     continue
             cursor = after
             yield found, parts
 
     def _allocate(self, shape: torch.Size, size: int) -> None:
-        """Keep one batch for equal shapes; images are channels last."""
+        """Keep one batch for equal shapes; inputs are channels last."""
         if self._batch.shape != (size, *shape):
-            is_image = len(shape) == 3
-            ordered = (*shape[1:], shape[0]) if is_image else tuple(shape)
+            is_input = len(shape) == 3
+            ordered = (*shape[1:], shape[0]) if is_input else tuple(shape)
             whole = torch.zeros((size, *ordered), device=self.device)
-            self._rows, self._batch = whole.view(size, -1), whole.movedim(-1, 1) if is_image else whole
+            self._rows, self._batch = whole.view(size, -1), whole.movedim(-1, 1) if is_input else whole
 
     def _run(self, batch: Tensor) -> Tensor:
         """Return the logits of a batch, in the chosen precision."""
@@ -267,11 +267,11 @@ class Sampler:
         return logits
 
     def _packing(self, draws: Sequence[Draw], point: Tensor, size: int) -> tuple[int, bool]:
-        """Return the batch size, and whether batches hold one image each, since rows depend on their place.
+        """Return the batch size, and whether batches hold one input each, since rows depend on their place.
 
         An automatic batch size divides the looks where they do.
         """
-        shape = draws[0].image.shape
+        shape = draws[0].input.shape
 
         def answered(batch: Tensor) -> Tensor:  # whole numbers below 2^24 are exact
             logits = self._run(batch)
@@ -333,7 +333,7 @@ def scores_of(logits: Tensor, temperature: float) -> Tensor:
 
 def count_votes(
     model: nn.Module,
-    image: Tensor,
+    input: Tensor,
     sigma: float | Smoothing,
     samples: int,
     seed: int = 0,
@@ -356,4 +356,4 @@ def count_votes(
     (1000, True)
     """
     sampler = Sampler(model, classes, sigma, seed, device=device, precision=precision, batch_size=batch_size)
-    return sampler.votes(image, index, [samples])[0]
+    return sampler.votes(input, index, [samples])[0]

@@ -36,7 +36,7 @@ def looks(maximum: int) -> tuple[int, ...]:
 
 
 def _weight(samples: int) -> float:
-    """Spend little where images are settled anyway, most near 50,000, less and less after."""
+    """Spend little where inputs are settled anyway, most near 50,000, less and less after."""
     ratio = samples / _PEAK
     return ratio**_RISE if ratio <= 1 else ratio**-_FALL
 

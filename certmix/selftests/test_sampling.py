@@ -47,18 +47,18 @@ def test_true_probability_and_distance_lie_within_the_bounds(sigma, random, seed
 
 @few
 @given(seeds, st.integers(0, 2**31), st.integers(1, 329))
-def test_votes_depend_on_seed_image_and_stream_alone(random, seed, stop):
+def test_votes_depend_on_seed_input_and_stream_alone(random, seed, stop):
     model, _ = half_space(random, 1.0)
     model.bias.zero_()
-    image, samples = torch.zeros(DIMENSION), 330
+    input, samples = torch.zeros(DIMENSION), 330
 
     def drawn(size, seed=seed, index=3, stream="estimation"):
         sampler = Sampler(model, 2, 1.0, seed, batch_size=size)
-        return np.diff(sampler.votes(image, index, range(1, samples + 1), stream=stream)[:, 0], prepend=0)
+        return np.diff(sampler.votes(input, index, range(1, samples + 1), stream=stream)[:, 0], prepend=0)
 
     first = drawn(100)
     assert all(np.array_equal(drawn(size), first) for size in (7, 330, None))
     for other in (drawn(100, seed=seed + 1), drawn(100, index=4), drawn(100, stream="selection")):
         assert np.mean(other == first) < 0.75
-    resumed = Sampler(model, 2, 1.0, seed, batch_size=100).votes(image, 3, [samples], start=stop)
+    resumed = Sampler(model, 2, 1.0, seed, batch_size=100).votes(input, 3, [samples], start=stop)
     assert resumed[0, 0] == first[stop:].sum()

@@ -75,11 +75,11 @@ def test_votes_are_not_the_worst_case_of_every_bound():
 @given(st.integers(0, 99), st.integers(2, 200), st.sampled_from([0.4, 0.05, 0.001, 1e-9]))
 def test_nested_and_around_the_mean(seed, n, delta):
     own = np.round(np.random.default_rng(seed).beta(2, 1 + seed % 3, n) * 1024) / 1024
-    image = update(start(2, 0, [1]), np.stack([own, 1 - own], 1))
+    input = update(start(2, 0, [1]), np.stack([own, 1 - own], 1))
     for name in MEANS:
-        wide, narrow = (bound_scores([image], d, name) for d in (delta / 2, delta))
-        assert 0 <= wide.p_lower[0] <= narrow.p_lower[0] + 1e-12 <= image.means()[0] + 2e-12
-        assert 1 >= wide.q_upper[0] >= narrow.q_upper[0] - 1e-12 >= image.means()[1] - 2e-12
+        wide, narrow = (bound_scores([input], d, name) for d in (delta / 2, delta))
+        assert 0 <= wide.p_lower[0] <= narrow.p_lower[0] + 1e-12 <= input.means()[0] + 2e-12
+        assert 1 >= wide.q_upper[0] >= narrow.q_upper[0] - 1e-12 >= input.means()[1] - 2e-12
 
 
 # -------------------------------------------------------------------- betting

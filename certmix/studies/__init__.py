@@ -12,9 +12,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "attack": {},
     "mix-sweep": {"steps": 20},
     "compare-trust": {"steps": 10},
-    "confidence": {"steps": 20, "images": 200},
-    "lipschitz": {"steps": 20, "images": 20, "restarts": 2},
-    "nuts-fit": {"steps": 50, "images": 200},
+    "confidence": {"steps": 20, "inputs": 200},
+    "lipschitz": {"steps": 20, "inputs": 20, "restarts": 2},
+    "nuts-fit": {"steps": 50, "inputs": 200},
     "nuts-evaluate": {"steps": 20},
 }
 """What a study has by default, where that is not the default of `AttackRequest` itself."""

@@ -17,7 +17,7 @@ from certmix.runs.attack_request import AttackRequest, check_weight
 from certmix.runs.attacking import attacked_points, look_for_blindness, outputs
 from certmix.runs.cells import Batch, Cell
 from certmix.runs.sources import Sources
-from certmix.studies.shares import attacked_accuracy, estimated_accuracy, images_file
+from certmix.studies.shares import attacked_accuracy, estimated_accuracy, inputs_file
 from certmix.studies.study import Numbers, StudyResult, Surroundings, open_study, surrogate_notes
 from certmix.tables.table import Quantity, Table
 from certmix.tables.words import temperature_words
@@ -28,7 +28,7 @@ __all__ = ["AttackOutcome", "attack"]
 
 @dataclass(frozen=True)
 class AttackOutcome:
-    """What an attack did to each image: indices, labels (m,); logits (m, c), clean and at its point.
+    """What an attack did to each input: indices, labels (m,); logits (m, c), clean and at its point.
 
     ``distance``, float64 (m,), is the norm of the perturbation; ``points``, float32 (m, ...), are None if
     unasked.
@@ -43,12 +43,12 @@ class AttackOutcome:
 
     @property
     def right(self) -> np.ndarray:
-        """bool (m,): right on the clean image."""
+        """bool (m,): right on the clean input."""
         return self.clean.argmax(1) == self.labels
 
     @property
     def held(self) -> np.ndarray:
-        """bool (m,): right on the clean image and on the point found."""
+        """bool (m,): right on the clean input and on the point found."""
         return self.right & (self.attacked.argmax(1) == self.labels)
 
 
@@ -96,9 +96,9 @@ def attack(
             look_for_blindness(bench, "model", model, batch)
             points = attacked_points(bench, model, batch)
             order = {"linf": math.inf, "l2": 2, "l1": 1}[request.norm]
-            moved = (points.double() - batch.images.double()).flatten(1)
+            moved = (points.double() - batch.inputs.double()).flatten(1)
             distance = torch.linalg.vector_norm(moved, order, dim=1).cpu().numpy()[:, None]
-            parts = [outputs([model], batch.images), outputs([model], points), distance]
+            parts = [outputs([model], batch.inputs), outputs([model], points), distance]
             if save is not None:
                 parts.append(points.double().flatten(1).cpu().numpy())
             return np.concatenate(parts, 1)
@@ -123,7 +123,7 @@ def _cell(save: object) -> str:
 
 
 def view(numbers: Numbers) -> StudyResult:
-    """Return the table, one row, and what happened to each image; points found are left out."""
+    """Return the table, one row, and what happened to each input; points found are left out."""
     c, kept = len(numbers.class_names), numbers.read(_cell(numbers.asked["save"]))
     clean, attacked, distance = kept[:, :c], kept[:, c : 2 * c], kept[:, 2 * c]
     found = AttackOutcome(numbers.indices, numbers.labels, clean, attacked, distance, None)
@@ -158,4 +158,4 @@ def view(numbers: Numbers) -> StudyResult:
         found.indices, found.labels, clean.argmax(1), attacked.argmax(1), map(repr, distance.tolist()),
     )  # fmt: skip
     headings = ("idx", "label", "clean_prediction", "attacked_prediction", "distance")
-    return StudyResult(table, data=found, files=images_file(headings, columns))
+    return StudyResult(table, data=found, files=inputs_file(headings, columns))

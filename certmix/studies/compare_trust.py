@@ -32,7 +32,7 @@ from certmix.types import EstimatedAccuracy, FloatArray
 __all__ = ["DEFAULT_WEIGHTS", "compare_trust"]
 
 DEFAULT_WEIGHTS = (0.25, 0.5, 0.6, 0.75, 0.9)
-CALIBRATION_IMAGES = 50
+CALIBRATION_INPUTS = 50
 _LARGEST = 700.0
 """Largest |log gamma|: its exponential is still a number."""
 
@@ -49,7 +49,7 @@ def compare_trust(
     """Attack the mix of every trust term and form at several weights, with equal budgets.
 
     R_i of equation 3 has a scale of its own for every term (a gradient's norm), so weights are compared where
-    they mean the same: ``weight`` w, in [0, 1], stands for the gamma at which the median calibration image
+    they mean the same: ``weight`` w, in [0, 1], stands for the gamma at which the median calibration input
     gives the robust classifier the weight w = gamma R / (1 + gamma R).  0 and 1 are added.  Trust terms and
     forms are names in `certmix.models.trust.TRUSTS` and `FORMS`; norms have the radius of `DEFAULT_EPS` each,
     a single one that of the request.  The attack is PGD of 10 steps by default, as in Section 3, Figures 1
@@ -83,8 +83,8 @@ def compare_trust(
         pair, bench, dataset = study.pair, study.bench, study.bench.dataset
         for variant in _variants(bench.store, asked):
             if variant.trust != "constant" and math.isnan(variant.log_median):
-                images = stack(dataset, spread(len(dataset), CALIBRATION_IMAGES))  # a fixed set of images
-                values = torch.from_numpy(variant.log_trust(pair, torch.from_numpy(images).to(bench.device)))
+                inputs = stack(dataset, spread(len(dataset), CALIBRATION_INPUTS))  # a fixed set of inputs
+                values = torch.from_numpy(variant.log_trust(pair, torch.from_numpy(inputs).to(bench.device)))
                 median = float(values.nan_to_num(neginf=-_LARGEST, posinf=_LARGEST).median())
                 bench.store.put(variant.key, repr(median))
         cells = _cells(study, _variants(bench.store, asked), balls, inner)
@@ -180,15 +180,15 @@ class Variant:
 
     @property
     def cell(self) -> str:
-        """Name of the cell that holds log R at the clean images."""
+        """Name of the cell that holds log R at the clean inputs."""
         return f"log R {self.name}"
 
-    def log_trust(self, pair: tuple[nn.Module, nn.Module], images: Tensor) -> FloatArray:
-        """Return log R of images, float64 (m,)."""
-        return log_trust_values(*pair, images, self.trust, self.form, self.norm).double().cpu().numpy()
+    def log_trust(self, pair: tuple[nn.Module, nn.Module], inputs: Tensor) -> FloatArray:
+        """Return log R of inputs, float64 (m,)."""
+        return log_trust_values(*pair, inputs, self.trust, self.form, self.norm).double().cpu().numpy()
 
     def alpha(self, weight: float) -> float:
-        """Return the mixing weight at which the median image gives the robust classifier this weight.
+        """Return the mixing weight at which the median input gives the robust classifier this weight.
 
         The weight of equation 3 is gamma R / (1 + gamma R), and alpha = gamma / (1 + gamma).
         """
@@ -212,7 +212,7 @@ def _cells(
     study: Study, variants: Sequence[Variant], balls: dict[str, float], weights: tuple[float, ...]
 ) -> list[Cell]:
     """Return the cells: clean outputs, both classifiers alone under attack, then every variant."""
-    pair, cells = study.pair, [Cell(CLEAN, lambda batch: outputs(study.pair, batch.images))]
+    pair, cells = study.pair, [Cell(CLEAN, lambda batch: outputs(study.pair, batch.inputs))]
 
     def attacked(norm: str, variant: Variant | None, weight: float, model: nn.Module) -> None:
         """Add the attacked model's own outputs at the points found against it."""
@@ -221,7 +221,7 @@ def _cells(
         cells.append(Cell(name, lambda batch: attacked_outputs(bench, (model,), name, model, True, batch)))
 
     def log_trust(variant: Variant, batch: Batch) -> FloatArray:
-        return variant.log_trust(pair, batch.images)
+        return variant.log_trust(pair, batch.inputs)
 
     for norm in balls:
         attacked(norm, None, 0.0, pair[0])

@@ -27,7 +27,7 @@ def confidence(
     """Tabulate the top-two probability gaps of both classifiers, and judge the robust one.
 
     Mixing gains where the robust classifier is sure when it is right under attack and unsure when it is wrong
-    on clean images ("benign confidence"). Each classifier is attacked by itself, at full strength: images
+    on clean inputs ("benign confidence"). Each classifier is attacked by itself, at full strength: inputs
     that are already misclassified are attacked further.  The attack is PGD of 20 steps by default, as in
     Section 4.2 and Table 1 of Bai, Anderson, Sojoudi, "Mixing classifiers to alleviate the
     accuracy-robustness trade-off".  ``.data`` of the result holds the gaps by classifier (``g``, ``h``), cell
@@ -40,7 +40,7 @@ def confidence(
 
 
 def view(numbers: Numbers) -> StudyResult:
-    """Return the table, a row a group of images, its figure, and all gaps."""
+    """Return the table, a row a group of inputs, its figure, and all gaps."""
     request = numbers.request
     gaps: dict[tuple[str, str, bool], FloatArray] = {}
     means: dict[tuple[str, str, bool], tuple[float | None, ...]] = {}  # the mean's interval: betting bounds

@@ -44,7 +44,7 @@ _ESTIMATE = (
 class ClaimTrial:
     """Whether a search contradicts a claimed global constant; that it does not proves nothing.
 
-    ``slope`` is the steepest found, rounding errors taken off, ``index`` its image's, ``point`` (D,) the
+    ``slope`` is the steepest found, rounding errors taken off, ``index`` its input's, ``point`` (D,) the
     other point of the pair, flat.
     """
 
@@ -80,14 +80,14 @@ def local_lipschitz(
 ) -> StudyResult:
     """Estimate local Lipschitz constants of the robust model, or try a claimed constant.
 
-    ``batch_size`` of the request counts points, of which an image has one a class.  `of` and `ratio` are
+    ``batch_size`` of the request counts points, of which an input has one a class.  `of` and `ratio` are
     names in `certmix.margins.local_search.OUTPUTS` and `RATIOS`; the ratio is ``"relaxed"`` by default, with
     a claim what `CLAIMED` says.  `alpha` is the mixing weight of the estimated radius, which relaxed
     constants of probabilities give; `check` is a claimed global constant, to be contradicted.  ``.data`` of
     the result is an `EstimatedLipschitz`; a contradicted claim's points are ``witness.npz`` in the run
     folder.
     """
-    request = request or AttackRequest(steps=20, restarts=2, images=20)
+    request = request or AttackRequest(steps=20, restarts=2, inputs=20)
     check_choice("of", of, OUTPUTS)
     ratio = ratio or ("relaxed" if check is None else CLAIMED[of])
     check_choice("ratio", ratio, RATIOS)
@@ -108,14 +108,14 @@ def local_lipschitz(
         asked={"of": of, "ratio": ratio, "alpha": alpha, "check": check}, identity=identity, mixes=False,
     ) as study:  # fmt: skip
         dataset, model = study.bench.dataset, study.loaded.robust.module
-        # So many images in a batch that their points, one a class, fill it.
-        images = max(1, request.batch_size // dataset.classes)
-        bench = replace(study.bench, request=request.replace(batch_size=images))
+        # So many inputs in a batch that their points, one a class, fill it.
+        inputs = max(1, request.batch_size // dataset.classes)
+        bench = replace(study.bench, request=request.replace(batch_size=inputs))
         twins: list[nn.Module | None] = []  # the twin is made when there is something to search
 
         def search(batch: Batch) -> FloatArray:
             if not twins:
-                twins.append(float64_twin(model, batch.images))
+                twins.append(float64_twin(model, batch.inputs))
                 if twins[0] is None:
                     bench.say("the model does not run in float64: slopes are measured in its own precision")
             return _search(bench, model, twins[0], request, of, ratio, batch)
@@ -124,10 +124,10 @@ def local_lipschitz(
         found = view(numbers)
         trial = found.data.trial
         if trial is not None and trial.contradicted:
-            image = dataset.read(int(np.flatnonzero(dataset.indices == trial.index)[0]))
+            input = dataset.read(int(np.flatnonzero(dataset.indices == trial.index)[0]))
             buffer = io.BytesIO()
             np.savez_compressed(
-                buffer, image=image, perturbed=trial.point.reshape(image.shape).astype(image.dtype),
+                buffer, input=input, perturbed=trial.point.reshape(input.shape).astype(input.dtype),
                 index=trial.index, slope=trial.slope, claimed=trial.claimed, of=of, ratio=ratio,
                 norm=request.norm,
             )  # fmt: skip
@@ -142,13 +142,13 @@ def _search(
     batch: Batch,
 ) -> FloatArray:  # fmt: skip
     """Return outputs, best values of each restart, the same halfway; of slopes also what holds of them."""
-    # A key of random starts for each image, whatever batch it is in.
+    # A key of random starts for each input, whatever batch it is in.
     digests = [
         hashlib.sha256(f"{request.seed}\0{index}".encode()).digest() for index in batch.indices.tolist()
     ]
     seeds = torch.tensor([int.from_bytes(digest[:4], "little") for digest in digests])
     found = local_search(
-        reduced(bench, model) if twin is not None else model, batch.images, request.norm, request.eps,
+        reduced(bench, model) if twin is not None else model, batch.inputs, request.norm, request.eps,
         of=of, ratio=ratio, steps=request.steps or 20, restarts=request.restarts,
         box=bench.dataset.input_range, seeds=seeds, judge=twin,
         batch_size=request.batch_size,
@@ -158,9 +158,9 @@ def _search(
     if RATIOS[ratio].by_distance:
         assert found.points is not None
         slopes = partial(
-            slopes_beyond_rounding, model, twin, batch.images, of=of, ratio=ratio, norm=request.norm
+            slopes_beyond_rounding, model, twin, batch.inputs, of=of, ratio=ratio, norm=request.norm
         )
-        points = torch.from_numpy(found.points).to(batch.images.device)
+        points = torch.from_numpy(found.points).to(batch.inputs.device)
         sure = [slopes(points[:, i]) for i in range(points.shape[1])]
         each = torch.stack([one[:, min(i, one.shape[1] - 1)] for i, one in enumerate(sure)], 1).cpu().numpy()
         best = np.where(each.max(1) > 0, each.argmax(1), found.slopes.argmax(1))
@@ -169,7 +169,7 @@ def _search(
 
 
 def view(numbers: Numbers) -> StudyResult:
-    """Return the table, a row an image, which says "estimated" wherever a figure is one, and its figure."""
+    """Return the table, a row an input, which says "estimated" wherever a figure is one, and its figure."""
     request, asked, c = numbers.request, numbers.asked, len(numbers.class_names)
     of, ratio, check = asked["of"], asked["ratio"], asked["check"]
     k, r, steps = (c if RATIOS[ratio].wide else 1), request.restarts, request.steps or 20
@@ -181,7 +181,7 @@ def view(numbers: Numbers) -> StudyResult:
     suggests = check is None and (of, ratio) == ("probabilities", "relaxed")
     radius = estimated_radius(constants, asked["alpha"]) if suggests else None
     trial = None
-    if check is not None:  # of each image the slope that holds beyond rounding, and its point
+    if check is not None:  # of each input the slope that holds beyond rounding, and its point
         steepest = int(rest[:, 0].argmax())
         trial = ClaimTrial(
             check, float(rest[steepest, 0]), int(numbers.indices[steepest]), rest[steepest, 1:]

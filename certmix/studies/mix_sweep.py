@@ -48,7 +48,7 @@ def mix_sweep(
 
     STD and ROB points are made once, on the standard and on the robust classifier, and serve every alpha; MIX
     points are made on the mix end to end, one set an alpha, and serve the worst case of the others besides:
-    an image counts as right when no point found for it, by any attack of the sweep, is misclassified.  The
+    an input counts as right when no point found for it, by any attack of the sweep, is misclassified.  The
     attack is PGD of 20 steps by default, as in Section 4.1 and Figure 2 of Bai, Anderson, Sojoudi, "Mixing
     classifiers to alleviate the accuracy-robustness trade-off".  g's logits are divided by
     `standard_temperature` in every mix, as for `certmix.studies.attack.attack`.
@@ -104,7 +104,7 @@ def view(numbers: Numbers) -> StudyResult:
     lines: dict[str, list[Any]] = {"clean": [estimated_accuracy(one) for one in clean]}
     attacked = {"STD attack": clean & std, "ROB attack": clean & rob, "MIX attack": mix, WORST: worst}
     lines |= {name: [attacked_accuracy(one) for one in held] for name, held in attacked.items()}
-    # Images that the MIX attack left right and another point broke.
+    # Inputs that the MIX attack left right and another point broke.
     transfer = {plain_decimal(a): int(n) for a, n in zip(alphas, (mix & ~worst).sum(1), strict=True) if n}
     most = max(transfer, key=lambda alpha: transfer[alpha], default="")
     more = (

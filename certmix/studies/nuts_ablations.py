@@ -127,7 +127,7 @@ def sensitivity(inputs: Inputs) -> StudyResult:
         maps[f"nuts-{stem}"] = partial(
             nuts_plots.sensitivity_image, candidates, np.where(found.feasible, values, np.nan), chosen,
             name=name, title=f"{inputs.fit.numbers.models['robust']}: {words} over s, p and c",
-            subtitle=f"beta {plain_decimal(found.beta)}, clamp {own.clamp}; {found.images:,} tuning "
+            subtitle=f"beta {plain_decimal(found.beta)}, clamp {own.clamp}; {found.inputs:,} tuning "
             f"inputs, {found.clean_wrong:,} of them wrong clean",
             logarithmic=stem == "thresholds",
         )  # fmt: skip
@@ -161,7 +161,7 @@ def margins(inputs: Inputs) -> StudyResult:
             bent = name == "M(h)" and len(gaps)
             share = estimated_accuracy(gaps >= found.margin_threshold) if bent else None
             rows.append((name, answer, len(gaps), *(Quantity(m, 4) for m in middles), share))
-    between: dict[str, float | None] = {}  # median of right attacked images less that of wrong clean ones
+    between: dict[str, float | None] = {}  # median of right attacked inputs less that of wrong clean ones
     for name in ("h", "LN(h)", "M(h)"):
         right, wrong = groups[name, "smallest margin"][0], groups[name, "clean"][1]
         known = len(right) and len(wrong)
@@ -261,7 +261,7 @@ def transform(inputs: Inputs) -> StudyResult:
 
 
 def beta(inputs: Inputs) -> StudyResult:
-    """Solve Algorithm 1 for each beta on half the cached images, and judge on the other half (Section 5.1).
+    """Solve Algorithm 1 for each beta on half the cached inputs, and judge on the other half (Section 5.1).
 
     The plain mix's alpha keeps the same share of attacked margins of softmax(h): both columns promise the
     same.
@@ -332,7 +332,7 @@ def _by_beta_alone(name: str, bends: Callable[[FloatArray], FloatArray], inputs:
 
 
 def clamp(inputs: Inputs) -> StudyResult:
-    """Fit with each clamp on half the cached images, and judge on the other half (Appendix D.2).
+    """Fit with each clamp on half the cached inputs, and judge on the other half (Appendix D.2).
 
     Beside them GELU alone as the transform, and none (Appendix D.1).
     """
@@ -364,7 +364,7 @@ def clamp(inputs: Inputs) -> StudyResult:
 
 def tuning_size(inputs: Inputs) -> StudyResult:
     """Fit on the whole of one half, its halves, quarters and so on; judge all on the other (D.3)."""
-    (tune, held), least = inputs.fit.halves, 25  # images of the smallest part
+    (tune, held), least = inputs.fit.halves, 25  # inputs of the smallest part
     right = held.attacked.argmax(1) == held.labels
     rows: list[tuple[Any, ...]] = []
     first: tuple[Rule, tuple[Any, ...]] | None = None
@@ -415,7 +415,7 @@ def tuning_size(inputs: Inputs) -> StudyResult:
 
 
 def standard_temperature(inputs: Inputs) -> StudyResult:
-    """Fit on half the cached images, and judge at several temperatures on the other half (D.4)."""
+    """Fit on half the cached inputs, and judge at several temperatures on the other half (D.4)."""
     found = inputs.fit.solve()
     mix, own = found.settings, found.settings.transform
     rows = [
@@ -488,19 +488,19 @@ def cost(inputs: Inputs, *, run_code: bool = False) -> StudyResult:
     nuts = load_nuts(fit.folder, run_code=run_code)
     pair, mixture = (nuts.standard, nuts.robust), nuts.mixture
     if nuts.robust.card is not None:
-        image = torch.zeros(1, *nuts.robust.card.input_shape)
+        input = torch.zeros(1, *nuts.robust.card.input_shape)
     else:
         try:
             known = Sources.from_dict(read_run(fit.folder)["sources"], fit.folder / DESCRIPTION)
-            image = torch.from_numpy(stack(load_data(known), [0]))
+            input = torch.from_numpy(stack(load_data(known), [0]))
         except (KeyError, TypeError, RunError) as error:
             raise ModelError(
                 f"{fit.folder}: the shape of its inputs is unknown ({error}): fit again"
             ) from None
     sizes = [sum(p.numel() for p in one.module.parameters()) for one in pair]
-    flops = [count_flops(one.module, image) for one in pair]
+    flops = [count_flops(one.module, input) for one in pair]
     with torch.no_grad():
-        logits = [one.module(image) for one in pair]
+        logits = [one.module(input) for one in pair]
     added = count_elements(lambda: mixture.mix(*logits))
 
     def row(name: str, size: int, operations: int) -> tuple[Any, ...]:
@@ -515,7 +515,7 @@ def cost(inputs: Inputs, *, run_code: bool = False) -> StudyResult:
     return StudyResult(Table(
         name="nuts-cost",
         title="Parameters and floating-point operations of the mix, for one input",
-        settings=f"input {' x '.join(map(str, image.shape[1:]))}, {logits[1].shape[1]} classes",
+        settings=f"input {' x '.join(map(str, input.shape[1:]))}, {logits[1].shape[1]} classes",
         headings=("part", "parameters", "FLOPs (10^6)", "relative to h (%)"),
         rows=(
             row(f"standard (g): {pair[0].name}", sizes[0], flops[0]),

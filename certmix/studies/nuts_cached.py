@@ -41,17 +41,17 @@ class FitCache:
 
     @cached_property
     def fitted(self) -> NutsFitted:
-        """The fit on all cached images, run again: it is deterministic."""
+        """The fit on all cached inputs, run again: it is deterministic."""
         return fit_cached(self.logits, self.choices)
 
     @cached_property
     def halves(self) -> tuple[CachedLogits, CachedLogits]:
-        """The images at even positions, to fit on, and at odd ones, to judge on."""
+        """The inputs at even positions, to fit on, and at odd ones, to judge on."""
         positions = np.arange(len(self.logits.labels))
         return self.logits.take(positions[::2]), self.logits.take(positions[1::2])
 
     def solve(self, tune: CachedLogits | None = None, **changes: Any) -> NutsFitted:
-        """Fit on images, by default the half to fit on, with some choices changed."""
+        """Fit on inputs, by default the half to fit on, with some choices changed."""
         return fit_cached(self.halves[0] if tune is None else tune, self.choices.replace(**changes))
 
     @property
@@ -120,7 +120,7 @@ class Inputs:
 
 
 def read_inputs(folders: Sequence[str | Path]) -> Inputs:
-    """Read run folders, and keep of the evaluation only images that no fit was tuned on."""
+    """Read run folders, and keep of the evaluation only inputs that no fit was tuned on."""
     fits: list[FitCache] = []
     evaluations: list[Path] = []
     for folder in map(Path, folders):
@@ -144,7 +144,7 @@ def read_inputs(folders: Sequence[str | Path]) -> Inputs:
     if not evaluations or not fits:
         return Inputs(tuple(fits))
     (folder,) = evaluations
-    with stored_numbers(folder) as numbers:  # of the images in its table; no obfuscation check is among them
+    with stored_numbers(folder) as numbers:  # of the inputs in its table; no obfuscation check is among them
         base = {name: numbers.read(name) for name in numbers.cells}
     asked, indices, labels = numbers.asked, numbers.indices, numbers.labels
     for role in ("standard", "robust"):

@@ -1,4 +1,4 @@
-"""Certified MixedNUTS: choose a transform inside the expectation on some images, certify it on the others."""
+"""Certified MixedNUTS: choose a transform inside the expectation on some inputs, certify it on the others."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from certmix.runs.attacking import outputs
 from certmix.runs.cells import Batch, Cell, Cells, Progress, fill
 from certmix.runs.folder import DATABASE, NOISE_VERSION
 from certmix.runs.opening import open_run
-from certmix.runs.records import ImageRecord
+from certmix.runs.records import InputRecord
 from certmix.runs.sources import Loaded, Sources, load_sources
 from certmix.sampling import Draw, Sampler, resolve_device
 from certmix.studies.nuts_certified_plan import ALPHAS, NoisyLogits, Plan, plan_mix, right_over_alphas
@@ -53,16 +53,16 @@ CERTIFIED = "certified"
 """Folder of the runs that certify, below the study's; key of all transforms that were certified."""
 
 COMPARED = "compared"
-"""Key of the runs and images behind the table that was published last."""
+"""Key of the runs and inputs behind the table that was published last."""
 
 FLATTERED = "the transform was changed after another had been certified"
 
 
 @dataclass(frozen=True, eq=False)
 class CertifiedRow:
-    """One certification of images that were not tuned on; ``evaluation`` is all that was found.
+    """One certification of inputs that were not tuned on; ``evaluation`` is all that was found.
 
-    ``clean``, of the mix, is a plug-in estimate; ``certified`` is at the radius, of the images ``held``, bool
+    ``clean``, of the mix, is a plug-in estimate; ``certified`` is at the radius, of the inputs ``held``, bool
     (m,).  ``margins`` (m,) are h's at the radius if its means were those seen, -1 where h is wrong:
     estimates.
     """
@@ -107,11 +107,11 @@ class CertifiedFit:
 def nuts_certified(
     request: CertifiedRequest, sources: Sources | None = None, where: Surroundings | None = None
 ) -> StudyResult:
-    """Choose s, p, c and alpha for certified accuracy at a radius, and certify the mix on other images.
+    """Choose s, p, c and alpha for certified accuracy at a radius, and certify the mix on other inputs.
 
     The transform acts on each noisy copy's logits, before the average: h(x) = E softmax(M(base(x + noise))),
-    so that all certificates of a smoothed h stand.  It is chosen on noise and images of its own; the other
-    images are then certified, with the transform and with hard votes, by `certmix.certification.run` and its
+    so that all certificates of a smoothed h stand.  It is chosen on noise and inputs of its own; the other
+    inputs are then certified, with the transform and with hard votes, by `certmix.certification.run` and its
     confidence bounds.  The robust model of the sources is h's base; None takes the shipped one of the noise
     level.  ``.data`` of the result is the `CertifiedFit`; ``.folder`` loads as ``nuts:FOLDER``.
     """
@@ -146,16 +146,16 @@ def nuts_certified(
         identity, loaded, device, lambda run: described,
         output=where.output, in_memory=where.in_memory, fresh=where.fresh, say=where.say, sigma=request.sigma,
     ) as run:  # fmt: skip
-        store, positions = run.store, spread(len(dataset), request.images)
+        store, positions = run.store, spread(len(dataset), request.inputs)
         rest = np.setdiff1d(np.arange(len(dataset)), positions)
         if len(rest) == 0:
             raise DataError(
-                f"{request.images} tuning inputs of {len(dataset)} leave none to certify: lower --images"
+                f"{request.inputs} tuning inputs of {len(dataset)} leave none to certify: lower --inputs"
             )
-        chosen = rest[spread(len(rest), request.certify_images)]
+        chosen = rest[spread(len(rest), request.certify_inputs)]
         fill_noisy(store, request, loaded, device, positions, chosen, partial(report, "noisy logits"))
-        images = dataset.indices[positions].tolist(), dataset.labels[positions].tolist()
-        shown = Shown(*images, (CLEAN, NOISY), (), True)
+        inputs = dataset.indices[positions].tolist(), dataset.labels[positions].tolist()
+        shown = Shown(*inputs, (CLEAN, NOISY), (), True)
         numbers = Numbers.of(store, run.path, {**described, "identity": identity.as_dict()}, shown)
         logits = noisy_logits(numbers, request)
         plan = plan_mix(logits, request)
@@ -201,7 +201,7 @@ def nuts_certified(
                 records.append(result.records)
         if own not in before:
             store.put(CERTIFIED, json.dumps([*before, own]))
-        store.put(COMPARED, json.dumps({"runs": runs, "images": dataset.indices[chosen].tolist()}))
+        store.put(COMPARED, json.dumps({"runs": runs, "inputs": dataset.indices[chosen].tolist()}))
         return numbers.publish(run, _compared(numbers, request, logits, plan, records))
 
 
@@ -209,7 +209,7 @@ def fill_noisy(
     store: Store, request: CertifiedRequest | TuneRequest, loaded: Loaded, device: torch.device,
     tuning: IntArray, certified: IntArray, progress: Callable[[Progress], None],
 ) -> None:  # fmt: skip
-    """Compute what the store lacks: noisy logits of the tuning images, and g's of all images."""
+    """Compute what the store lacks: noisy logits of the tuning inputs, and g's of all inputs."""
     dataset, standard = loaded.dataset, loaded.standard
     assert standard is not None
     sampler = Sampler(
@@ -218,12 +218,12 @@ def fill_noisy(
     )  # fmt: skip
 
     def drawn(batch: Batch) -> FloatArray:
-        image, index = batch.images[0].cpu(), int(batch.indices[0])
-        wanted = Draw(image, index, (request.noisy_samples,), stream="selection")
+        input, index = batch.inputs[0].cpu(), int(batch.indices[0])
+        wanted = Draw(input, index, (request.noisy_samples,), stream="selection")
         logits: FloatArray = torch.cat([part for _, part in sampler.logits([wanted])]).numpy()
         return logits.reshape(1, -1)
 
-    clean = Cell(CLEAN, lambda batch: outputs([standard.module], batch.images))
+    clean = Cell(CLEAN, lambda batch: outputs([standard.module], batch.inputs))
     todo = Cells([Cell(NOISY, drawn), clean], dataset, device, 1).todo(store, tuning)
     if not fill(store, todo, progress=progress):
         raise Interrupted("interrupted before all tuning logits were drawn")
@@ -266,8 +266,8 @@ def view(numbers: Numbers) -> StudyResult:
             raise ValueError(f"run {name}")
         database = numbers.folder / CERTIFIED / name / DATABASE
         with closing(Store(database, len(numbers.class_names), read_only=True)) as store:
-            held = store.images()
-        records.append([held[index] for index in compared["images"]])
+            held = store.inputs()
+        records.append([held[index] for index in compared["inputs"]])
     logits = noisy_logits(numbers, asked)
     return _compared(numbers, asked, logits, plan_mix(logits, asked), records)
 
@@ -285,7 +285,7 @@ def _compared(
     standard = softmax_numpy(numbers.store.read(CLEAN, indices))
     probabilities = dict(zip(indices, standard, strict=True))
 
-    def row(name: str, records: Sequence[ImageRecord], request: Any) -> CertifiedRow:
+    def row(name: str, records: Sequence[InputRecord], request: Any) -> CertifiedRow:
         evaluation = evaluate(records, probabilities, request, len(records))
         summary, radii = evaluation.summary, evaluation.radii[1].radius
         selected, samples = np.array([record.selected for record in records]), summary.samples or 0
@@ -294,7 +294,7 @@ def _compared(
         mixed = summary.clean_accuracy.mixed or 0.0
         clean = estimated_accuracy(np.arange(len(records)) < round(mixed * len(records)))
         share = estimated_accuracy(held)
-        certified = CertifiedShare(share.correct, share.images, share.interval)
+        certified = CertifiedShare(share.correct, share.inputs, share.interval)
         means = np.stack([
             one.scores[samples].means() if samples in one.scores else one.estimation[samples] / samples
             for one in records
@@ -340,7 +340,7 @@ def _table(numbers: Numbers, asked: CertifiedRequest, found: CertifiedFit) -> Ta
             rows.append((name, Quantity(one.alpha, 3), *expected, *seen))
     how = "as asked" if asked.clean_accuracy_floor is not None else "the middle between h's votes and g"
     planning = [
-        f"Planned figures are estimates on {plan.transform.clean.images:,} tuning inputs, the best there and "
+        f"Planned figures are estimates on {plan.transform.clean.inputs:,} tuning inputs, the best there and "
         "therefore optimistic; the other figures are of inputs that were not tuned on.",
         f"Clean accuracy of every mix on the tuning inputs: at least {100 * plan.floor:.1f} % ({how}); "
         f"g alone {100 * plan.standard.accuracy:.1f} %, h's votes alone {100 * plan.votes.accuracy:.1f} %. "
@@ -362,7 +362,7 @@ def _table(numbers: Numbers, asked: CertifiedRequest, found: CertifiedFit) -> Ta
         {
             "classifier": row.name, "alpha": row.alpha, "bound": row.evaluation.summary.bound or "",
             "radius": asked.at_radius,
-            "correct": row.certified.correct, "images": row.certified.images,
+            "correct": row.certified.correct, "inputs": row.certified.inputs,
             "interval": list(row.certified.interval), "failure_probability": asked.failure_probability,
         }
         for row in (transform, hard, matched)
@@ -398,8 +398,8 @@ def _table(numbers: Numbers, asked: CertifiedRequest, found: CertifiedFit) -> Ta
 def _winner(one: CertifiedRow, two: CertifiedRow, at_radius: float) -> str:
     """Say who certifies more at the radius, and whether chance could do it."""
     alone, other = int(np.sum(one.held & ~two.held)), int(np.sum(two.held & ~one.held))
-    images = one.certified.images
-    counts = f"{one.name} {one.certified.correct}, {two.name} {two.certified.correct} of {images} inputs"
+    inputs = one.certified.inputs
+    counts = f"{one.name} {one.certified.correct}, {two.name} {two.certified.correct} of {inputs} inputs"
     if alone == other:
         return f"Neither is ahead at {at_radius:g}: {counts}."
     chance = min(1.0, 2.0 * float(bdtr(min(alone, other), alone + other, 0.5)))
@@ -415,7 +415,7 @@ def _why(one: CertifiedRow, two: CertifiedRow) -> str:
     """Compare margins, margins needed and what the bounds cost, and name those that favour the winner."""
     both = (one.margins > -1.0) & (two.margins > -1.0)
     margins = [float(row.margins[both].mean()) if both.any() else 0.0 for row in (one, two)]
-    # Images that would be certified if the means seen were the true ones, less those that are.
+    # Inputs that would be certified if the means seen were the true ones, less those that are.
     lost = [int(np.sum(row.margins > row.threshold)) - row.certified.correct for row in (one, two)]
     gains = {
         "margins": margins[0] - margins[1],

@@ -34,7 +34,7 @@ _LARGEST_GRID = 2**28  # means that are held at once
 
 @dataclass(frozen=True, eq=False)
 class NoisyLogits:
-    """All that a choice depends on: logits of g on images (m, c), of h's base on noisy copies (m, n, c)."""
+    """All that a choice depends on: logits of g on inputs (m, c), of h's base on noisy copies (m, n, c)."""
 
     standard: FloatArray
     noisy: FloatArray
@@ -74,17 +74,17 @@ def score_sums(noisy: FloatArray, score: Callable[[FloatArray], FloatArray]) -> 
 def grid_sums(noisy: FloatArray, grid: Grid, *, clamp: str = "gelu", top_k: int | None = None) -> ScoreSums:
     """Return the sums over noise of softmax(M(z)), of base logits (m, n, c), in the order of `np.ndindex`."""
     check_choice("clamp", clamp, CLAMP_NAMES)
-    images, samples, classes = noisy.shape
-    size = math.prod(grid.shape) * images * classes
+    inputs, samples, classes = noisy.shape
+    size = math.prod(grid.shape) * inputs * classes
     if size > _LARGEST_GRID:
         raise ParameterError(
-            f"{math.prod(grid.shape)} grid points, {images} inputs and {classes} classes are {size:,} means, "
+            f"{math.prod(grid.shape)} grid points, {inputs} inputs and {classes} classes are {size:,} means, "
             f"of which at most {_LARGEST_GRID:,} are held: take fewer inputs or a smaller grid"
         )
     normalized = normalize_numpy(noisy.reshape(-1, classes), top_k).reshape(noisy.shape)
     task = partial(_sums_over_scales, np.array(grid.s))
-    sums = over_grid(task, normalized, grid, clamp, *[(images, classes)] * 2)
-    totals, squares = (one.reshape(-1, images, classes) for one in sums)
+    sums = over_grid(task, normalized, grid, clamp, *[(inputs, classes)] * 2)
+    totals, squares = (one.reshape(-1, inputs, classes) for one in sums)
     return ScoreSums(totals, squares, samples)
 
 
@@ -94,13 +94,13 @@ def _sums_over_scales(
 ) -> None:
     """Write the sums over noise of softmax(s |z|^p sgn z) and of its squares, (scales, m, c).
 
-    Image by image: neither their order nor the number of threads changes a bit.  clamped: z, (m, n, c).
+    Input by input: neither their order nor the number of threads changes a bit.  clamped: z, (m, n, c).
     """
-    images, samples, classes = clamped.shape
+    inputs, samples, classes = clamped.shape
     below, score = np.empty(classes), np.empty(classes)
     totals[:] = 0.0
     squares[:] = 0.0
-    for i in range(images):
+    for i in range(inputs):
         for t in range(samples):
             top = -math.inf
             for j in range(classes):
@@ -188,7 +188,7 @@ def planned_margins(
 
 @dataclass(frozen=True)
 class Planned:
-    """One way of scoring, at its best on the tuning images, where it was chosen: optimistic estimates.
+    """One way of scoring, at its best on the tuning inputs, where it was chosen: optimistic estimates.
 
     `ties` counts the candidates that reach the same two figures at some alpha.
     """
@@ -212,10 +212,10 @@ def choose(
     how: tuple[str, str, str], margins: FloatArray, robust: FloatArray, standard: FloatArray,
     labels: IntArray, floor: float,
 ) -> Planned | None:  # fmt: skip
-    """Return the candidate and alpha that certify most images under a floor of clean accuracy, if any.
+    """Return the candidate and alpha that certify most inputs under a floor of clean accuracy, if any.
 
-    An image counts as certified at alpha where h's class is its label and its planned margin (candidates, m)
-    exceeds (1 - alpha) / alpha.  Of equals the first of these decides: more clean images right, the larger
+    An input counts as certified at alpha where h's class is its label and its planned margin (candidates, m)
+    exceeds (1 - alpha) / alpha.  Of equals the first of these decides: more clean inputs right, the larger
     alpha, the earlier candidate.  h: (candidates, m, c); g: (m, c), probabilities.
     """
     clean, certified = right_over_alphas(standard, robust, labels), held_over_alphas(margins, robust, labels)
@@ -224,8 +224,8 @@ def choose(
     if at is None:
         return None
     same = feasible & (certified == certified[at]) & (clean == clean[at])
-    images, ties = np.arange(len(labels)), int(same.any(1).sum())
-    counts = estimated_accuracy(images < certified[at]), estimated_accuracy(images < clean[at])
+    inputs, ties = np.arange(len(labels)), int(same.any(1).sum())
+    counts = estimated_accuracy(inputs < certified[at]), estimated_accuracy(inputs < clean[at])
     return Planned(*how, ALPHAS[at[1]], *counts, at[0], ties)
 
 
@@ -242,7 +242,7 @@ def first_of(wanted: IntArray, then: IntArray, feasible: NDArray[np.bool_]) -> t
 
 
 def held_over_alphas(margins: FloatArray, robust: FloatArray, labels: IntArray) -> IntArray:
-    """Return how many images are right with a margin above (1 - alpha) / alpha: (candidates, alphas)."""
+    """Return how many inputs are right with a margin above (1 - alpha) / alpha: (candidates, alphas)."""
     weights, right = np.array(ALPHAS), (robust.argmax(2) == labels) & (robust.max(2) > 0)
     counted = np.sort(np.where(right, margins, -np.inf), 1)
     threshold = (1.0 - weights) / weights
@@ -250,7 +250,7 @@ def held_over_alphas(margins: FloatArray, robust: FloatArray, labels: IntArray) 
 
 
 def right_over_alphas(standard: FloatArray, robust: FloatArray, labels: IntArray) -> IntArray:
-    """Return how many images argmax((1 - alpha) g + alpha h) gets right: (candidates, alphas)."""
+    """Return how many inputs argmax((1 - alpha) g + alpha h) gets right: (candidates, alphas)."""
     g, h = np.ascontiguousarray(standard), np.ascontiguousarray(robust)
     counts: IntArray = _count_right(g, h, labels, np.array(ALPHAS))
     return counts
@@ -258,11 +258,11 @@ def right_over_alphas(standard: FloatArray, robust: FloatArray, labels: IntArray
 
 @njit(cache=True, nogil=True)
 def _count_right(standard: FloatArray, robust: FloatArray, labels: IntArray, alphas: FloatArray) -> IntArray:
-    candidates, images, classes = robust.shape
+    candidates, inputs, classes = robust.shape
     counts = np.zeros((candidates, alphas.size), np.int64)
     for k in range(candidates):
         for a in range(alphas.size):
-            for i in range(images):
+            for i in range(inputs):
                 best, first = -math.inf, 0
                 for j in range(classes):
                     value = (1.0 - alphas[a]) * standard[i, j] + alphas[a] * robust[k, i, j]
@@ -274,7 +274,7 @@ def _count_right(standard: FloatArray, robust: FloatArray, labels: IntArray, alp
 
 @dataclass(frozen=True)
 class Plan:
-    """What the tuning images say: the transform chosen, and how it and two others are expected to do.
+    """What the tuning inputs say: the transform chosen, and how it and two others are expected to do.
 
     `floor` is the clean accuracy asked of each mix; `standard` and `votes` are g's own and the smoothed h's
     own. `softmax` (as it is) is None where no alpha takes it to the floor.
@@ -297,7 +297,7 @@ class Plan:
 def plan_mix(logits: NoisyLogits, asked: CertifiedRequest) -> Plan:
     """Choose (s, p, c, alpha), and for comparison alpha of the softmax as it is and of hard votes.
 
-    Each maximises the tuning images planned to be certified at the radius, under the same floor of the mix's
+    Each maximises the tuning inputs planned to be certified at the radius, under the same floor of the mix's
     clean accuracy; hard votes also choose between two bounds.
     """
     standard, grid = softmax_numpy(logits.standard), asked.candidates

@@ -11,7 +11,7 @@ from certmix.bounds import bounds_of
 from certmix.certification.request import CertifyRequest, StandardTemperature
 from certmix.errors import ParameterError
 from certmix.nuts.grid import BETAS, CLAMP_NAMES, GRIDS, QUANTILES, RIVALS, TOP_K, Grid, parse_grid
-from certmix.runs.settings import DERIVED, Count, Images, Option, Positive, Settings, Share
+from certmix.runs.settings import DERIVED, Count, Inputs, Option, Positive, Settings, Share
 from certmix.sampling.devices import PRECISIONS
 
 CERTIFIED_GRID = "s=0.5:500:8,p=1:6:6,c=-2:0:8"
@@ -99,7 +99,7 @@ class FitChoices(Settings, frozen=True):
 class CertifiedRequest(Settings, frozen=True):
     """What to choose a transform for, on what, and how to certify it.
 
-    Every image gets the same number of samples, which is fixed beforehand.
+    Every input gets the same number of samples, which is fixed beforehand.
     """
 
     sigma: Annotated[Positive, Option("Certified: noise level; --robust is h's base.", example="0.5")]
@@ -107,7 +107,7 @@ class CertifiedRequest(Settings, frozen=True):
         Annotated[float, Meta(ge=0)],
         Option("Certified: the l2 radius wanted; 0 stands for any above 0.", example="0.5", metavar="R"),
     ]
-    images: Annotated[Images, Option("How many tuning inputs, spread over the data.")] = 200
+    inputs: Annotated[Inputs, Option("How many tuning inputs, spread over the data.")] = 200
     noisy_samples: Annotated[Least2, Option("Certified: noisy copies of each tuning input.")] = 200
     clean_accuracy_floor: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
@@ -116,8 +116,8 @@ class CertifiedRequest(Settings, frozen=True):
             shown="the middle between h's votes and g there",
         ),
     ] = None  # fmt: skip
-    certify_images: Annotated[
-        Images, Option("Certified: how many inputs are certified, spread over those not tuned on.")
+    certify_inputs: Annotated[
+        Inputs, Option("Certified: how many inputs are certified, spread over those not tuned on.")
     ] = 100
     samples: Annotated[Least2, Option("Certified: estimation samples of each of them.")] = 2000
     selection_samples: Annotated[Count, Option("Certified: samples that choose the class.")] = 100
@@ -139,9 +139,9 @@ class CertifiedRequest(Settings, frozen=True):
     copy_weights: Annotated[bool, Option("Bundle the base models' weights with the mix.")] = False
 
     def check(self) -> None:
-        """Refuse to leave no image to certify, and what `certify` refuses."""
-        if self.images == "all":
-            raise ParameterError("images = all: some must be left to certify: give a number of tuning inputs")
+        """Refuse to leave no input to certify, and what `certify` refuses."""
+        if self.inputs == "all":
+            raise ParameterError("inputs = all: some must be left to certify: give a number of tuning inputs")
         assert self.candidates.shape
         self.certify("soft", self.bound, 1.0)
 
@@ -152,7 +152,7 @@ class CertifiedRequest(Settings, frozen=True):
     def certify(self, scores: str, bound: str, alpha: float) -> CertifyRequest:
         """Return the certification of one candidate, the same for all but these."""
         return CertifyRequest(
-            self.sigma, alpha, images=self.certify_images, samples=self.samples,
+            self.sigma, alpha, inputs=self.certify_inputs, samples=self.samples,
             selection_samples=self.selection_samples, goal="fixed", scores=scores, bound=bound,
             failure_probability=self.failure_probability, certificates=("exact",),
             radii=(0.0, self.at_radius) if self.at_radius > 0 else (0.0,), seed=self.seed,

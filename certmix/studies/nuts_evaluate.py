@@ -30,7 +30,7 @@ from certmix.runs.sources import Sources, join, load_data
 from certmix.sampling import resolve_device
 from certmix.studies.mix_sweep import check_alphas
 from certmix.studies.nuts_fit import own_attack
-from certmix.studies.shares import attacked_accuracy, estimated_accuracy, images_file
+from certmix.studies.shares import attacked_accuracy, estimated_accuracy, inputs_file
 from certmix.studies.study import CLEAN, STD, Numbers, StudyResult, Surroundings, open_study
 from certmix.tables.table import Quantity, Table
 from certmix.text import plain_decimal
@@ -55,26 +55,26 @@ def nuts_evaluate(
     targets: int = 9,
     queries: int = 500,
     r_d_sweep: Sequence[float] = SWEEP,
-    sweep_images: int = 50,
+    sweep_inputs: int = 50,
     autoattack: bool = False,
 ) -> StudyResult:
-    """Attack a fitted mix, of a folder or in memory, every way there is, on images that it was not tuned on.
+    """Attack a fitted mix, of a folder or in memory, every way there is, on inputs that it was not tuned on.
 
-    Attacks run one after the other, each on the images that the earlier ones left right; every classifier is
+    Attacks run one after the other, each on the inputs that the earlier ones left right; every classifier is
     judged on all points found for any: Section 5 and Appendices B.2 and D of Bai, Zhou, Patel, Sojoudi,
     "MixedNUTS", TMLR 2024.  The table has a row a classifier; changes are relative to the robust classifier
-    alone.  Its ``extra`` tells which attack was the first to break how many images of the nonlinear mix,
-    ``images.tsv`` tells it image by image.
+    alone.  Its ``extra`` tells which attack was the first to break how many inputs of the nonlinear mix,
+    ``inputs.tsv`` tells it input by input.
 
-    The request is norm, eps, steps of APGD (20 by default) and images.  `plain_alphas` are weights of the
+    The request is norm, eps, steps of APGD (20 by default) and inputs.  `plain_alphas` are weights of the
     plain mix to compare with; `targets` and `queries` are of targeted APGD and of Square.  The obfuscation
-    check is transfer with each of `r_d_sweep`, on the first of the images.  `autoattack` runs pyautoattack's
+    check is transfer with each of `r_d_sweep`, on the first of the inputs.  `autoattack` runs pyautoattack's
     standard suite through the bypass as well.
     """
     request, named = own_attack(request, 20), sources or Sources()
     alphas, where = check_alphas(plain_alphas), where or Surroundings()
-    targets, queries, sweep_images = int(targets), int(queries), int(sweep_images)
-    for name, value in (("targets", targets), ("queries", queries), ("sweep images", sweep_images)):
+    targets, queries, sweep_inputs = int(targets), int(queries), int(sweep_inputs)
+    for name, value in (("targets", targets), ("queries", queries), ("sweep inputs", sweep_inputs)):
         if value < 1:
             raise ParameterError(f"{name} = {value}: at least 1 is needed")
     for r_d in r_d_sweep:
@@ -101,21 +101,21 @@ def nuts_evaluate(
     more = {"targets": targets, "queries": queries, "plain_alphas": list(alphas), "autoattack": autoattack}
     with open_study(
         "nuts-evaluate", request, named, where,
-        asked={"nuts": str(folder), "r_d_sweep": list(r_d_sweep), "sweep_images": sweep_images, **more},
+        asked={"nuts": str(folder), "r_d_sweep": list(r_d_sweep), "sweep_inputs": sweep_inputs, **more},
         identity={"settings": msgspec.to_builtins(own), **more},
         loaded=join(dataset, nuts.standard, nuts.robust, device, where.say), left_out=tuned,
     ) as study:  # fmt: skip
         suite = Suite(study.bench, study.pair, own)
         numbers = study.fill(suite.cells(alphas, targets, queries, autoattack))
         if numbers.complete:
-            some = replace(study.bench, positions=study.bench.positions[:sweep_images])
+            some = replace(study.bench, positions=study.bench.positions[:sweep_inputs])
             _, complete = fill(some, [suite.sweep(r_d) for r_d in r_d_sweep])
             numbers = replace(numbers, complete=complete)
         return numbers.publish(study.run, view(numbers))
 
 
 def view(numbers: Numbers) -> StudyResult:
-    """Return the table, a row a classifier, and what broke each image first; the first cell is clean."""
+    """Return the table, a row a classifier, and what broke each input first; the first cell is clean."""
     request, asked, labels = numbers.request, numbers.asked, numbers.labels
     own = msgspec.convert(asked["settings"], MixSettings)
     several = contenders(own, asked["plain_alphas"])
@@ -125,7 +125,7 @@ def view(numbers: Numbers) -> StudyResult:
     }
     robust = right[CONTENDERS[1]]
     rows: list[tuple[Any, ...]] = []
-    counts: dict[str, tuple[int, int]] = {}  # images right clean, and on all points
+    counts: dict[str, tuple[int, int]] = {}  # inputs right clean, and on all points
     for name, one in right.items():
         clean, worst = one[0], one.all(0)
         counts[name] = int(clean.sum()), int(worst.sum())
@@ -141,7 +141,7 @@ def view(numbers: Numbers) -> StudyResult:
     broken_by = {name: first.count(name) for name in numbers.cells if name in first}
     square = broken_by.get(f"{NUTS}, square", 0)
     sweep = _sweep(numbers, right[NUTS][0], several[NUTS])
-    images, (clean_nuts, attacked_nuts) = len(labels), counts[NUTS]
+    inputs, (clean_nuts, attacked_nuts) = len(labels), counts[NUTS]
     plain = [name for name in counts if name.startswith("plain mix")]
     best = max(plain, key=lambda name: sum(counts[name]))  # there is at least one
     equal = [name for name in plain if counts[name][1] >= attacked_nuts]
@@ -150,7 +150,7 @@ def view(numbers: Numbers) -> StudyResult:
         match = max(equal, key=lambda name: counts[name][0])
         comparison = (
             f"At no less attacked accuracy than {NUTS} the most accurate plain mix is {match}: "
-            f"{NUTS} has {100 * (clean_nuts - counts[match][0]) / images:+.1f} points of clean accuracy."
+            f"{NUTS} has {100 * (clean_nuts - counts[match][0]) / inputs:+.1f} points of clean accuracy."
         )
     obfuscation = []
     if sweep:
@@ -163,7 +163,7 @@ def view(numbers: Numbers) -> StudyResult:
     table = Table(
         name="nuts-evaluate",
         title="MixedNUTS against its base models and the plain mix: accuracy (%) with 95 % intervals",
-        settings=f"{request.words()}, {images:,} inputs; {fitted}, alpha {own.alpha:.6g}, "
+        settings=f"{request.words()}, {inputs:,} inputs; {fitted}, alpha {own.alpha:.6g}, "
         f"T {own.standard_temperature:g}",
         headings=(
             "classifier", "clean", "attacked", "change of clean error (%)", "clean change, 95 %",
@@ -186,14 +186,14 @@ def view(numbers: Numbers) -> StudyResult:
         extra={"broken_by": broken_by, "square_found": square, "r_d_sweep": sweep},
     )  # fmt: skip
     columns = (numbers.indices, labels, first)
-    return StudyResult(table, files=images_file(("idx", "label", "broken_by"), columns))
+    return StudyResult(table, files=inputs_file(("idx", "label", "broken_by"), columns))
 
 
 def _sweep(numbers: Numbers, clean: np.ndarray, rule: Rule) -> dict[str, float]:
-    """Return accuracy under the transfer attack with each r_d alone, on images that have every figure."""
+    """Return accuracy under the transfer attack with each r_d alone, on inputs that have every figure."""
     cells = {plain_decimal(float(r)): f"{SWEEP_CELL}{r!r}" for r in numbers.asked["r_d_sweep"]}
     known = [numbers.store.known(cell) for cell in cells.values()]
-    wanted = numbers.indices[: numbers.asked["sweep_images"]].tolist()
+    wanted = numbers.indices[: numbers.asked["sweep_inputs"]].tolist()
     rows = [row for row, index in enumerate(wanted) if all(index in one for one in known)]
     if not rows:
         return {}
@@ -248,12 +248,12 @@ class Suite:
         """Return the cells: clean, transfer from g, attacks on h, on the plain mixes, on the nonlinear mix.
 
         Every cell keeps both base models' logits at its points, so that every contender is judged on every
-        point; an attack skips (NaN) the images that an earlier cell's point already broke for the contender
+        point; an attack skips (NaN) the inputs that an earlier cell's point already broke for the contender
         it is made for.
         """
         bench, both, own = self.bench, (self.pair, self.quick), self.own
         rules = contenders(own, plain_alphas)
-        cells = [Cell(CLEAN, lambda batch: outputs(self.pair, batch.images))]
+        cells = [Cell(CLEAN, lambda batch: outputs(self.pair, batch.inputs))]
 
         def add(target: str, how: str, attack: Callable[[Batch], Tensor]) -> None:
             kept = partial(self._left_right, rules[target], [c.name for c in cells], attack)
@@ -286,7 +286,7 @@ class Suite:
         return cells
 
     def sweep(self, r_d: float) -> Cell:
-        """Return the cell of one transfer attack alone, on every image: part of the obfuscation check."""
+        """Return the cell of one transfer attack alone, on every input: part of the obfuscation check."""
         name = f"{SWEEP_CELL}{r_d!r}"
         return Cell(name, lambda batch: outputs(self.pair, self._transfer(r_d, batch)), key="sweep")
 
@@ -297,16 +297,16 @@ class Suite:
     def _left_right(
         self, rule: Rule, earlier: Sequence[str], attack: Callable[[Batch], Tensor], batch: Batch
     ) -> FloatArray:
-        """Attack the images that every earlier cell leaves right; the others' rows are NaN."""
+        """Attack the inputs that every earlier cell leaves right; the others' rows are NaN."""
         store, indices = self.bench.store, batch.indices.tolist()
         labels = batch.labels.cpu().numpy()
         right = [rule.right(store.read(cell, indices), labels) for cell in earlier]
         left = np.logical_and.reduce(right).nonzero()[0]
         found = np.full((len(labels), 2 * self.bench.dataset.classes), np.nan)
         if len(left):
-            rows = torch.from_numpy(left).to(batch.images.device)
+            rows = torch.from_numpy(left).to(batch.inputs.device)
             some = replace(
-                batch, images=batch.images[rows], labels=batch.labels[rows], indices=batch.indices[left]
+                batch, inputs=batch.inputs[rows], labels=batch.labels[rows], indices=batch.indices[left]
             )
             found[left] = outputs(self.pair, attack(some))
         return found
@@ -315,7 +315,7 @@ class Suite:
         """Attack the auxiliary mix, and keep of its points those of smallest margin of the true mix."""
         mix = Rule.of(self.own).mix
         watched = _Watched(self._bypass(self.quick, r_d).auxiliary).eval()
-        points = batch.images.clone()
+        points = batch.inputs.clone()
         smallest = points.new_full((len(points),), torch.inf, dtype=torch.float64)
 
         def track(at: Tensor, tried: Tensor, logits: Tensor, step: int) -> None:
@@ -344,9 +344,9 @@ class _Watched(nn.Module):
 
 
 def paired_change(wrong: Any, reference_wrong: Any) -> tuple[float, float, float] | None:
-    """Return the change of the number of errors relative to a reference on the same images (m,), in percent.
+    """Return the change of the number of errors relative to a reference on the same inputs (m,), in percent.
 
-    With its 95 % interval, by the percentile bootstrap over images: of all that matters only how many images
+    With its 95 % interval, by the percentile bootstrap over inputs: of all that matters only how many inputs
     either errs on, so counts are resampled.  None where the reference never errs.
     """
     one, two = np.asarray(wrong, bool), np.asarray(reference_wrong, bool)

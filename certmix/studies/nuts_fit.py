@@ -24,7 +24,7 @@ from certmix.nuts.description import (
     MixSettings,
     ModelReference,
     NutsDescription,
-    TuningImages,
+    TuningInputs,
 )
 from certmix.nuts.folder import BaseModel, LoadedNuts, save_nuts
 from certmix.nuts.margins import LAYER_NORM
@@ -91,8 +91,8 @@ def nuts_fit(
 ) -> StudyResult:
     """Fit s, p, c and alpha on a tuning split by Algorithm 1, and save the mix into the run folder.
 
-    The request is the ball, the steps (50 by default) and the tuning images of the minimum-margin attack:
-    APGD on the cross-entropy, then targeted.  The images' indices are kept, and evaluations leave them out.
+    The request is the ball, the steps (50 by default) and the tuning inputs of the minimum-margin attack:
+    APGD on the cross-entropy, then targeted.  The inputs' indices are kept, and evaluations leave them out.
     ``.data`` of the result is the `NutsFitted`; ``.folder`` loads as ``nuts:FOLDER``.
     """
     chosen, named = choices or FitChoices(), sources or Sources()
@@ -105,7 +105,7 @@ def nuts_fit(
         bench, pair = study.bench, study.pair
         target = _Normalized(pair[1], chosen.top_k).eval()
         cells = [
-            Cell(CLEAN, lambda batch: outputs(pair, batch.images)),
+            Cell(CLEAN, lambda batch: outputs(pair, batch.inputs)),
             Cell(MARGIN, partial(_margins, bench, pair[1], target, chosen)),
         ]
         numbers = study.fill(cells)
@@ -132,7 +132,7 @@ def _in_memory(
     assert loaded.standard is not None
     g, h = (ModelReference(one.spec, None, None, one.checksum) for one in (loaded.standard, loaded.robust))
     data = loaded.dataset
-    tuning = TuningImages(data.name, data.split, data.checksum, tuple(indices.tolist()), attack)
+    tuning = TuningInputs(data.name, data.split, data.checksum, tuple(indices.tolist()), attack)
     told = NutsDescription(found.settings, g, h, FitFacts.of(found.fit), tuning)
     return LoadedNuts(folder or Path("the fit in memory"), told, loaded.standard, loaded.robust)
 
@@ -200,13 +200,13 @@ def fit_table(found: NutsFitted, how: str, more: tuple[str, ...]) -> Table:
             ("alpha_d of the auxiliary mix", Quantity(found.settings.alpha_d, 6)),
         ),
         notes=(
-            f"{own.images:,} inputs: {own.attacked_right:,} right when attacked, "
+            f"{own.inputs:,} inputs: {own.attacked_right:,} right when attacked, "
             f"{own.clean_wrong:,} wrong clean.",
             *notes,
             "Report no result on these inputs: certmix nuts evaluate leaves them out.",
             *more,
         ),
-        extra={"images": own.images, "attacked_right": own.attacked_right, "clean_wrong": own.clean_wrong},
+        extra={"inputs": own.inputs, "attacked_right": own.attacked_right, "clean_wrong": own.clean_wrong},
     )
 
 
@@ -219,7 +219,7 @@ def _numbers(mix: MixSettings, q: float) -> tuple[tuple[Any, ...], ...]:
 
 
 class _Normalized(nn.Module):
-    """LN of a classifier's logits: the scale at which margins are comparable between images."""
+    """LN of a classifier's logits: the scale at which margins are comparable between inputs."""
 
     def __init__(self, model: nn.Module, top_k: int | None) -> None:
         super().__init__()
@@ -236,7 +236,7 @@ def _margins(
     request, free = bench.request, choices.gradient_free
     budget = {"queries" if free else "steps": request.steps} if request.steps else {}
     found = minimum_margin(
-        reduced(bench, target), batch.images, batch.labels, request.norm, request.eps, **budget,
+        reduced(bench, target), batch.inputs, batch.labels, request.norm, request.eps, **budget,
         restarts=request.restarts, targets=min(9, bench.dataset.classes - 1), gradient_free=free,
         early_stop=choices.early_stop, box=bench.box, generator=batch.generator,
     )  # fmt: skip
@@ -295,7 +295,7 @@ def save_mix(
             say(f"the mix is not saved: its {role} model is a Python object, which has no name")
             return False
     data = loaded.dataset
-    tuning = TuningImages(data.name, data.split, data.checksum, tuple(indices.tolist()), attack)
+    tuning = TuningInputs(data.name, data.split, data.checksum, tuple(indices.tolist()), attack)
     pair = base_models(sources, loaded)
     save_nuts(folder, settings, *pair, fit=fit, tuning=tuning, copy_weights=copy_weights)
     return True

@@ -1,4 +1,4 @@
-"""Shares of images with their intervals, and what befell each image."""
+"""Shares of inputs with their intervals, and what befell each input."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from certmix.bounds.clopper_pearson import interval
 from certmix.types import AttackedAccuracy, EstimatedAccuracy
 
 
-def images_file(headings: Sequence[str], columns: Sequence[Iterable[Any]]) -> dict[str, bytes]:
-    """Return ``images.tsv``, a line an image."""
+def inputs_file(headings: Sequence[str], columns: Sequence[Iterable[Any]]) -> dict[str, bytes]:
+    """Return ``inputs.tsv``, a line an input."""
     lines = ["\t".join(map(str, row)) for row in (headings, *zip(*columns, strict=True))]
-    return {"images.tsv": ("\n".join(lines) + "\n").encode()}
+    return {"inputs.tsv": ("\n".join(lines) + "\n").encode()}
 
 
 def estimated_accuracy(right: Any) -> EstimatedAccuracy:
-    """Return the share of True in bool (m,), with its 95 % interval over images."""
+    """Return the share of True in bool (m,), with its 95 % interval over inputs."""
     values = np.asarray(right, bool)
-    correct, images = int(values.sum()), len(values)
-    low, high = interval(correct, images) if images else (0.0, 1.0)
-    return EstimatedAccuracy(correct, images, (float(low), float(high)))
+    correct, inputs = int(values.sum()), len(values)
+    low, high = interval(correct, inputs) if inputs else (0.0, 1.0)
+    return EstimatedAccuracy(correct, inputs, (float(low), float(high)))
 
 
 def attacked_accuracy(right: Any) -> AttackedAccuracy:
-    """Return the same for images under attack: an upper bound of robust accuracy."""
+    """Return the same for inputs under attack: an upper bound of robust accuracy."""
     found = estimated_accuracy(right)
-    return AttackedAccuracy(found.correct, found.images, found.interval)
+    return AttackedAccuracy(found.correct, found.inputs, found.interval)

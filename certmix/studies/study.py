@@ -1,6 +1,6 @@
 """What studies of two classifiers share: opening, publishing, and showing again.
 
-A study takes a request (attack and images), sources (data and models) and surroundings, and returns a
+A study takes a request (attack and inputs), sources (data and models) and surroundings, and returns a
 `StudyResult`.
 """
 
@@ -37,7 +37,7 @@ from certmix.runs.attacking import Bench, attacked_outputs, blind_notes, fill, o
 from certmix.runs.cells import Cell, Progress
 from certmix.runs.folder import CERTIFY, DATABASE, command_of
 from certmix.runs.opening import open_run
-from certmix.runs.settings import Settings, fields, settings, too_many_images
+from certmix.runs.settings import Settings, fields, settings, too_many_inputs
 from certmix.runs.sources import Loaded, Sources, load_models
 from certmix.sampling import resolve_device
 from certmix.studies import DEFAULTS, STUDIES
@@ -59,7 +59,7 @@ SHOWN = "shown"
 CLEAN, STD, ROB = "clean", "STD", "ROB"
 
 LOOKED_AT = 50
-"""Images on which it is looked whether a model is near chance, before the study begins."""
+"""Inputs on which it is looked whether a model is near chance, before the study begins."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ class StudyResult(Result):
 
     @property
     def complete(self) -> bool:
-        """Whether every image that was asked for is in it."""
+        """Whether every input that was asked for is in it."""
         return self.table.complete
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """The images and notes of a table, as the store keeps them."""
+    """The inputs and notes of a table, as the store keeps them."""
 
     indices: tuple[Number, ...]
     labels: tuple[Number, ...]
@@ -111,7 +111,7 @@ class Shown(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a study's table is made from: numbers of images, and names; no model and no data.
+    """What a study's table is made from: numbers of inputs, and names; no model and no data.
 
     ``asked`` holds identity and request of ``run.json``; ``blind`` are notes.
     """
@@ -139,7 +139,7 @@ class Numbers:
         )  # fmt: skip
 
     def read(self, cell: str) -> FloatArray:
-        """Return what a cell keeps of each image, float64 (m, k)."""
+        """Return what a cell keeps of each input, float64 (m, k)."""
         return np.asarray(self.store.read(cell, self.indices.tolist()), np.float64)
 
     def pair(self, cell: str) -> tuple[Tensor, Tensor]:
@@ -169,8 +169,8 @@ class Numbers:
         found = replace(found, folder=run.path)
         if not found.complete and json.loads(run.store.get(SHOWN) or "{}").get("complete"):
             return found
-        images = self.indices.tolist(), self.labels.tolist()
-        shown = Shown(*images, self.cells, self.blind, self.complete)
+        inputs = self.indices.tolist(), self.labels.tolist()
+        shown = Shown(*inputs, self.cells, self.blind, self.complete)
         run.store.put(SHOWN, msgspec.json.encode(shown).decode())
 
         def write(folder: Path) -> None:
@@ -203,7 +203,7 @@ class Study:
         Points go on to be attacked after they are misclassified.
         """
         (g, h), kept = self.pair, partial(attacked_outputs, self.bench, self.pair)
-        clean = Cell(CLEAN, lambda batch: outputs(self.pair, batch.images))
+        clean = Cell(CLEAN, lambda batch: outputs(self.pair, batch.inputs))
         return [clean, Cell(STD, partial(kept, STD, g, False)), Cell(ROB, partial(kept, ROB, h, False))]
 
     def mix(self, alpha: float, standard_temperature: float) -> nn.Module:
@@ -293,7 +293,7 @@ def open_study(
 
     `asked` goes into ``run.json`` (plain data), `identity` is what else the records depend on.  A study that
     does not mix leaves the standard model alone.  `loaded` are data and models where the sources do not say
-    how to load them; of the images `left_out`, by index, nothing may be reported.
+    how to load them; of the inputs `left_out`, by index, nothing may be reported.
     """
     sources, where, identity = sources or Sources(), where or Surroundings(), identity or {}
     device = resolve_device(where.device)
@@ -317,13 +317,13 @@ def open_study(
         raise DataError(
             f"all {len(dataset)} inputs of {dataset.name} were used for tuning: evaluate on others"
         )
-    if told := too_many_images(request, len(usable), DEFAULTS.get(name, {}).get("images")):
+    if told := too_many_inputs(request, len(usable), DEFAULTS.get(name, {}).get("inputs")):
         where.say(told)
-    positions = usable[spread(len(usable), request.images)]
+    positions = usable[spread(len(usable), request.inputs)]
     looked = positions[spread(len(positions), min(LOOKED_AT, len(positions)))]
-    images = torch.from_numpy(stack(dataset, looked.tolist())).to(device)
+    inputs = torch.from_numpy(stack(dataset, looked.tolist())).to(device)
     for model in reversed(models):  # before anything is attacked
-        right = int((outputs([model.module], images).argmax(1) == dataset.labels[looked]).sum())
+        right = int((outputs([model.module], inputs).argmax(1) == dataset.labels[looked]).sum())
         warning = chance_warning(model.name, right, len(looked), dataset.classes)
         if warning and right * dataset.classes <= len(looked):
             where.say(warning)

@@ -1,4 +1,4 @@
-"""Tuning: gate of h's votes, temperature of g and alpha, chosen on images of which nothing is reported."""
+"""Tuning: gate of h's votes, temperature of g and alpha, chosen on inputs of which nothing is reported."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def tune(
 ) -> StudyResult:
     """Choose a gate, a temperature of g and alpha for certified accuracy at a radius.
 
-    They maximise the tuning images that are planned to be certified under a floor of the mix's clean
+    They maximise the tuning inputs that are planned to be certified under a floor of the mix's clean
     accuracy; without one, the knee of the front is taken.  Nothing is certified here, and certificates
-    of other images stand whatever is chosen.  h is the robust model, None for the shipped one of the noise
+    of other inputs stand whatever is chosen.  h is the robust model, None for the shipped one of the noise
     level, smoothed.  ``.data`` of the result is the `TunePlan`; the file ``tuned.toml`` of the run folder is
     what ``certmix certify --tuned`` takes.
     """
@@ -73,7 +73,7 @@ def tune(
         identity, loaded, device, lambda run: described,
         output=where.output, in_memory=where.in_memory, fresh=where.fresh, say=where.say, sigma=request.sigma,
     ) as run:  # fmt: skip
-        positions = spread(len(dataset), request.images)
+        positions = spread(len(dataset), request.inputs)
         fill_noisy(run.store, request, loaded, device, positions, np.empty(0, np.int64), report)
         shown = Shown(
             dataset.indices[positions].tolist(), dataset.labels[positions].tolist(), (CLEAN, NOISY), (), True
@@ -111,7 +111,7 @@ def command(numbers: Numbers, asked: TuneRequest, alpha: float) -> str:
 
 
 def _table(numbers: Numbers, asked: TuneRequest, plan: TunePlan) -> Table:
-    """Return a row a family: what was chosen, how it does where it was chosen, and on other images."""
+    """Return a row a family: what was chosen, how it does where it was chosen, and on other inputs."""
     best, rows = plan.best, list[tuple[Cell, ...]]()
     for one in plan.choices:
         seen = (None, None) if one.seen is None else (one.seen[1], one.seen[0])
@@ -127,7 +127,7 @@ def _table(numbers: Numbers, asked: TuneRequest, plan: TunePlan) -> Table:
         if plan.floor is None
         else f"clean accuracy of at least {100 * plan.floor:.1f} % on these inputs"
     )
-    images, copies = len(numbers.indices), f"{asked.noisy_samples:,} noisy copies of each input"
+    inputs, copies = len(numbers.indices), f"{asked.noisy_samples:,} noisy copies of each input"
     notes = (
         f"Nothing is certified here: these are plans, from {copies}, of what "
         f"{asked.samples:,} samples will give at failure probability {asked.failure_probability:g}.",
@@ -138,7 +138,7 @@ def _table(numbers: Numbers, asked: TuneRequest, plan: TunePlan) -> Table:
     return Table(
         name=STUDY,
         title=f"Clean and planned certified accuracy (%) at l2 radius {as_given(asked.at_radius)}",
-        settings=f"sigma = {as_given(asked.sigma)}, {images:,} tuning inputs of {numbers.data}",
+        settings=f"sigma = {as_given(asked.sigma)}, {inputs:,} tuning inputs of {numbers.data}",
         headings=(
             "family", "chosen", "T of g", "alpha", "clean", "certified", "clean, other inputs",
             "certified, other inputs",

@@ -1,6 +1,6 @@
 """What a gate, a temperature of g and alpha are expected to give, from stored noisy logits.  No torch.
 
-Nothing here is certified: these are plans of what bounds will give, chosen on a few tuning images.
+Nothing here is certified: these are plans of what bounds will give, chosen on a few tuning inputs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GATES = tuple(level / LEVELS for level in range(LEVELS))
 GRID = "s=0.5:500:6,p=1:4:4,c=-2:0:4"
 """Transforms of MixedNUTS that are compared."""
 SPLITS = 20
-"""Halvings of the images: chosen on one half, seen on the other."""
+"""Halvings of the inputs: chosen on one half, seen on the other."""
 GATED = "gated votes"
 
 
@@ -64,7 +64,7 @@ class Family:
     temperatures: tuple[float, ...]
 
     def of(self, rows: IntArray) -> Family:
-        """Return the family on some images."""
+        """Return the family on some inputs."""
         return replace(self, shares=self.shares[:, rows], margins=self.margins[:, rows])
 
     @property
@@ -74,7 +74,7 @@ class Family:
         return [Candidate(name, t, gate) for t in self.temperatures for name, gate in pairs]
 
     def counts(self, standard: FloatArray, labels: IntArray) -> tuple[IntArray, IntArray]:
-        """Return how many images are certified, and clean and right: (candidates, alphas) each."""
+        """Return how many inputs are certified, and clean and right: (candidates, alphas) each."""
         held = held_over_alphas(self.margins, self.shares, labels)
         clean = [right_over_alphas(sharpened(standard, t), self.shares, labels) for t in self.temperatures]
         return np.concatenate([held] * len(self.temperatures)), np.concatenate(clean)
@@ -82,7 +82,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Choice:
-    """A family's best on the tuning images, where it was chosen, and on halves that it was not chosen on.
+    """A family's best on the tuning inputs, where it was chosen, and on halves that it was not chosen on.
 
     `certified` and `clean` are optimistic; `seen` are means of (certified, clean) over the other halves, None
     where no half has a candidate.
@@ -107,10 +107,10 @@ class Front:
 
 @dataclass(frozen=True)
 class TunePlan:
-    """What the tuning images say: g and h alone, the floor of clean accuracy, each family's choice and front.
+    """What the tuning inputs say: g and h alone, the floor of clean accuracy, each family's choice and front.
 
     `floor` is None where the knee was wanted: the choice farthest from the line between h and g.  `robust`
-    are clean and certified images of h's plain votes.
+    are clean and certified inputs of h's plain votes.
     """
 
     floor: float | None
@@ -161,7 +161,7 @@ def families_of(logits: NoisyLogits, asked: TuneRequest) -> list[Family]:
 
 
 def plan_tuned(logits: NoisyLogits, asked: TuneRequest, families: Sequence[Family] | None = None) -> TunePlan:
-    """Choose each family's candidate and alpha: the most certified images under a floor of clean ones.
+    """Choose each family's candidate and alpha: the most certified inputs under a floor of clean ones.
 
     The first of `families` are votes; None takes `families_of`.
     """
@@ -196,7 +196,7 @@ def plan_tuned(logits: NoisyLogits, asked: TuneRequest, families: Sequence[Famil
 
 @dataclass(frozen=True)
 class Ends:
-    """The ends of every front: shares of images that h's votes have right and certified, and g has right."""
+    """The ends of every front: shares of inputs that h's votes have right and certified, and g has right."""
 
     robust: float
     certified: float
@@ -204,20 +204,20 @@ class Ends:
 
 
 def _best(
-    held: IntArray, clean: IntArray, floor: float | None, images: int, ends: Ends
+    held: IntArray, clean: IntArray, floor: float | None, inputs: int, ends: Ends
 ) -> tuple[int, int] | None:
     """Return the best candidate and alpha: under a floor, or at the knee, farthest from the ends' line."""
     if floor is not None:
-        return first_of(held, clean, clean >= np.ceil(round(floor * images, 9)))
-    kept = (clean / images - ends.robust) / max(ends.standard - ends.robust, 1e-9)
-    farthest = np.rint(1e9 * (np.clip(kept, 0.0, 1.0) + held / images / max(ends.certified, 1e-9)))
+        return first_of(held, clean, clean >= np.ceil(round(floor * inputs, 9)))
+    kept = (clean / inputs - ends.robust) / max(ends.standard - ends.robust, 1e-9)
+    farthest = np.rint(1e9 * (np.clip(kept, 0.0, 1.0) + held / inputs / max(ends.certified, 1e-9)))
     return first_of(farthest.astype(np.int64), held, np.ones(held.shape, bool))
 
 
 def _on_others(
     family: Family, standard: FloatArray, labels: IntArray, floor: float | None, ends: Ends
 ) -> tuple[float, float] | None:
-    """Return the mean (certified, clean) shares of what is chosen on one half of the images on the other."""
+    """Return the mean (certified, clean) shares of what is chosen on one half of the inputs on the other."""
     seen, rng = [], np.random.default_rng(0)
     for _ in range(SPLITS):
         order = rng.permutation(len(labels))
@@ -241,8 +241,8 @@ def _only(family: Family, candidate: int) -> Family:
     )  # fmt: skip
 
 
-def _front(name: str, held: IntArray, clean: IntArray, images: int) -> Front:
+def _front(name: str, held: IntArray, clean: IntArray, inputs: int) -> Front:
     right = np.unique(clean)
     most = np.array([held[clean == one].max() for one in right])
     kept = np.array(on_front(right.tolist(), most.tolist()))
-    return Front(name, tuple((right[kept] / images).tolist()), tuple((most[kept] / images).tolist()))
+    return Front(name, tuple((right[kept] / inputs).tolist()), tuple((most[kept] / inputs).tolist()))

@@ -60,7 +60,7 @@ def coinciding(curves: Sequence[Curve]) -> list[list[Curve]]:
 
     def alike(one: Curve, other: Curve) -> bool:
         a, b = (np.sort(curve.radii[curve.radii > 0]) for curve in (one, other))
-        same = (one.classifier, one.images, len(a)) == (other.classifier, other.images, len(b))
+        same = (one.classifier, one.inputs, len(a)) == (other.classifier, other.inputs, len(b))
         return same and np.allclose(a, b, rtol=1e-9, atol=1e-12)
 
     groups: list[list[Curve]] = []
@@ -85,7 +85,7 @@ def plot_certified_accuracy(
 ) -> None:
     """Draw certified accuracy (%) against the radius into a .png (200 dpi), .svg or .pdf file.
 
-    A curve is the exact share of images whose radius is at least r, a step at
+    A curve is the exact share of inputs whose radius is at least r, a step at
     each radius; a hollow dot at 0 is the classifier's clean accuracy.  Curves
     of one classifier that coincide share a line and a legend entry.  The same
     curves give the same bytes, whatever the user's matplotlib settings.
@@ -93,7 +93,7 @@ def plot_certified_accuracy(
     Parameters
     ----------
     curves
-        Radii of rightly classified images, in units of the input; a radius of 0 counts as not certified.
+        Radii of rightly classified inputs, in units of the input; a radius of 0 counts as not certified.
     path
         Where to; ParameterError if it does not end in one of these, RunError if it cannot be written.
     title, sigma, alpha, complete, norm
@@ -127,7 +127,7 @@ def curve_plot(
         for group in coinciding(curves):
             first = group[0]
             certificates = ", ".join(certificate_label(curve.certificate) for curve in group)
-            x, y = survival_steps(first.radii, first.images, end)
+            x, y = survival_steps(first.radii, first.inputs, end)
             how = {
                 "color": colour(first), "clip_on": False, "zorder": 3,
                 "linestyle": _STYLES.get(first.certificate, {}).get("linestyle", "-"),
@@ -135,14 +135,14 @@ def curve_plot(
             if first.reach is not None:  # bold where it is settled, else thin with a band above
                 places, upper = first.reach[:, 0], 100 * first.reach[:, 1]
                 reached = len(first.radii) - np.searchsorted(np.sort(first.radii), places)
-                lower = 100 * reached / first.images
+                lower = 100 * reached / first.inputs
                 axes.fill_between(
                     places, lower, upper, color=colour(first), alpha=0.13, linewidth=0, zorder=2
                 )
                 axes.plot(x, y, linewidth=0.7, drawstyle="steps-pre", **how)
                 most = np.interp(x, places, upper, right=0.0)
                 pairs = zip((y / 100).tolist(), (most / 100).tolist(), strict=True)
-                open_ = [not settled(*pair, first.images) for pair in pairs]
+                open_ = [not settled(*pair, first.inputs) for pair in pairs]
                 y, banded = np.where(open_, np.nan, y), banded or any(open_)
             label = f"{symbols(classifier_label(first, alpha, short=True))}: {certificates}"
             axes.plot(x, y, linewidth=1.7, drawstyle="steps-pre", label=label, **how)
@@ -164,7 +164,7 @@ def curve_plot(
         legend(figure, handles, 2 if max(map(len, labels), default=0) <= 44 else 1)
         parts = [] if sigma is None else [f"\u03c3 = {plain_decimal(sigma)}"]
         parts.append(f"\u03b1 = {plain_decimal(alpha)}")
-        counts = sorted({curve.images for curve in curves})
+        counts = sorted({curve.inputs for curve in curves})
         if counts:
             shown = " / ".join(f"{count:,}" for count in counts)
             parts.append(f"{shown} input{'' if counts == [1] else 's'}")
@@ -209,7 +209,7 @@ def certified_plots(
         return curve_plot(curves, suffix, title, *about)
 
     plots: dict[str, Callable[[str], bytes]] = {"certified-accuracy": draw}
-    about = f"\u03c3 = {plain_decimal(summary.sigma or 0.0)}, {summary.images:,} inputs"
+    about = f"\u03c3 = {plain_decimal(summary.sigma or 0.0)}, {summary.inputs:,} inputs"
     if fronts is not None:
         from certmix.tables.fronts import certified_fronts
 
@@ -310,7 +310,7 @@ def _draw_matches(axes: Axes, found: Any, colour: Callable[[int], str]) -> None:
     end = 1.03 * max(radii, default=1.0)
     for number, sweep in enumerate(found.sweeps):
         for k, curve in enumerate(sweep.curves):
-            steps = survival_steps(curve.radii, curve.images, end)
+            steps = survival_steps(curve.radii, curve.inputs, end)
             how = {"color": colour(number), "linestyle": DASHES[k % len(DASHES)]}
             axes.plot(*steps, clip_on=False, **_LINE, **how)
         if (match := sweep.match) is not None:

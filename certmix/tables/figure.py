@@ -119,14 +119,14 @@ def style(k: int, *, marker: bool = True) -> dict[str, Any]:
 
 
 def percent(shares: Sequence[AccuracyShare]) -> FloatArray:
-    """Return accuracies in percent; NaN without images."""
+    """Return accuracies in percent; NaN without inputs."""
     return np.array([100 * one.accuracy for one in shares], np.float64)
 
 
-def survival_steps(values: FloatArray, images: int, end: float) -> tuple[FloatArray, FloatArray]:
-    """Return the corners (x, y in %) of the share of images with a value >= x, over positive x.
+def survival_steps(values: FloatArray, inputs: int, end: float) -> tuple[FloatArray, FloatArray]:
+    """Return the corners (x, y in %) of the share of inputs with a value >= x, over positive x.
 
-    To be drawn with ``drawstyle="steps-pre"``: y[i] holds on (x[i-1], x[i]], so that an image still counts at
+    To be drawn with ``drawstyle="steps-pre"``: y[i] holds on (x[i-1], x[i]], so that an input still counts at
     its own value.  The curve stops where it reaches 0, or at `end`, beyond every finite value, where it never
     does or no value is positive.
 
@@ -141,7 +141,7 @@ def survival_steps(values: FloatArray, images: int, end: float) -> tuple[FloatAr
     surviving = unbounded + counts[: len(finite)][::-1].cumsum()[::-1]
     stop = finite[-1] if len(finite) and not unbounded else end
     y = np.array([*surviving[:1], *surviving, unbounded] if len(finite) else [unbounded, unbounded])
-    return np.array([0.0, *finite, stop]), 100.0 * y / max(images, 1)
+    return np.array([0.0, *finite, stop]), 100.0 * y / max(inputs, 1)
 
 
 def title_lines(text: str, letters: int = 60, most: int = 2) -> list[str]:

@@ -140,8 +140,8 @@ def plain(value: Any) -> Any:
 def identifiers(headings: Iterable[str]) -> list[str]:
     """Return headings as names that programs can use, each once.
 
-    >>> identifiers(["clean (%)", "MIX attack", "mix-attack", "95 % from", "images/s"])
-    ['clean', 'mix_attack', 'mix_attack_2', '_95_percent_from', 'images_per_s']
+    >>> identifiers(["clean (%)", "MIX attack", "mix-attack", "95 % from", "inputs/s"])
+    ['clean', 'mix_attack', 'mix_attack_2', '_95_percent_from', 'inputs_per_s']
     """
     found: list[str] = []
     for heading in headings:

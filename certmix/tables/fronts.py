@@ -24,7 +24,7 @@ def front_plot(plan: Any, at_radius: float, sigma: float, suffix: str) -> bytes:
     }
     lines = [(one.family, one.clean, one.certified) for one in plan.fronts]
     chosen = (plan.best.clean.accuracy, plan.best.certified.accuracy)
-    about = f"tuning inputs, planned; \u03c3 = {as_given(sigma)}, {plan.standard.images:,} inputs"
+    about = f"tuning inputs, planned; \u03c3 = {as_given(sigma)}, {plan.standard.inputs:,} inputs"
     return draw_fronts(lines, points, chosen, at_radius, about, suffix)
 
 

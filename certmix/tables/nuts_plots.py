@@ -54,7 +54,7 @@ def beta_image(
                 clean, second = ([point[at] for point in points] for at in (1, column))
                 x, y = percent(clean), percent(second)
                 pale: dict[str, Any] = {"color": how["color"], "alpha": 0.16, "linewidth": 1, "zorder": 2}
-                # 95 % intervals over images, both ways
+                # 95 % intervals over inputs, both ways
                 ends = [
                     100 * np.array([one.interval for one in own]).reshape(-1, 2).T for own in (clean, second)
                 ]
@@ -115,10 +115,10 @@ def margin_bars_image(
     title: str,
     subtitle: str = "",
 ) -> bytes:
-    """Draw medians of margins of right and wrong images as bars, and shares above a margin (Figures 6, 7).
+    """Draw medians of margins of right and wrong inputs as bars, and shares above a margin (Figures 6, 7).
 
     Whiskers are the quartiles.  On the right, for the logits `bent`, a curve's height at the threshold q is
-    the share of its images that no standard classifier can overturn.
+    the share of its inputs that no standard classifier can overturn.
     """
     conditions = dict.fromkeys(condition for _, condition in groups)
     kinds = [(condition, answer) for condition in conditions for answer in ("right", "wrong")]

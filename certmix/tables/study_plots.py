@@ -54,7 +54,7 @@ def sweep_image(
 ) -> bytes:
     """Draw accuracy of the mix over alpha, clean and attacked (Figure 2).
 
-    Shades are the 95 % intervals over images; for a single alpha they are bars, and lines are marks side by
+    Shades are the 95 % intervals over inputs; for a single alpha they are bars, and lines are marks side by
     side.
     """
 
@@ -168,7 +168,7 @@ def _limits(ends: tuple[float, float], known: bool) -> tuple[float, float]:
 def gaps_image(
     panels: Mapping[tuple[str, str], tuple[FloatArray, FloatArray]], suffix: str, *, title: str
 ) -> bytes:
-    """Draw histograms of the confidence gaps, in [0, 1], of right and of wrong images (Table 1).
+    """Draw histograms of the confidence gaps, in [0, 1], of right and of wrong inputs (Table 1).
 
     Rows are classifiers, columns conditions.  Heights are shares (%) of each; dashed lines are means, dotted
     ones medians.
@@ -208,7 +208,7 @@ def gaps_image(
 
 
 def _histograms(axes: Axes, name: str, gaps: tuple[FloatArray, FloatArray]) -> float:
-    """Draw the gaps of right and of wrong images; return the greatest height."""
+    """Draw the gaps of right and of wrong inputs; return the greatest height."""
     words, highest = title_lines(name, 52), 0.0
     for answer, own, colour in zip(("right", "wrong"), gaps, COLOURS, strict=False):
         if not len(own):
@@ -241,7 +241,7 @@ def lipschitz_image(
     quotient: FloatArray | None = None,
     claimed: float | None = None,
 ) -> bytes:
-    """Draw shares of images above each estimated constant, (m,) or NaN, in `unit`, and above each radius.
+    """Draw shares of inputs above each estimated constant, (m,) or NaN, in `unit`, and above each radius.
 
     `quotient` is the estimated r (m,) of Theorem 3.5, compared with `eps`; there is no panel without it.
     """

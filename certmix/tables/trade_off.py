@@ -39,7 +39,7 @@ class Sweep:
 
     source: str
     sigma: float | None
-    images: int
+    inputs: int
     clean_is: str
     mixes: tuple[Mix, ...]
     match: Mix | None = None
@@ -87,7 +87,7 @@ class TradeOff(Result):
                 lines[match.alpha] = (star, Share(match.clean_accuracy), *match.certified)
             rows += [lines[alpha] for alpha in sorted(lines)]
             level = sweep.noise if sweep.sigma is None else f"sigma = {plain_decimal(sweep.sigma)}"
-            name = f"{one_line(sweep.source)} ({level}, {sweep.images:,} inputs)"
+            name = f"{one_line(sweep.source)} ({level}, {sweep.inputs:,} inputs)"
             groups.append((name, len(lines)))
         wanted = self.wanted_clean_accuracy
         starred = "" if wanted is None else f"; * has a clean accuracy of {floor_percent(wanted, 2)} or more"
@@ -145,7 +145,7 @@ class TradeOff(Result):
         for sweep in self.sweeps:
             whose, mixes = {"source": sweep.source, "sigma": sweep.sigma}, sweep.mixes
             sources.append(whose | {
-                "images": sweep.images, "clean_is": sweep.clean_is, "alphas": [mix.alpha for mix in mixes],
+                "inputs": sweep.inputs, "clean_is": sweep.clean_is, "alphas": [mix.alpha for mix in mixes],
                 "clean_accuracy": [mix.clean_accuracy for mix in mixes],
                 "rows": [
                     {"certificate": name, **self._figures(k, mixes), "on_front": front}

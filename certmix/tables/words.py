@@ -81,16 +81,16 @@ def deterministic(summary: Summary) -> bool:
 
 
 def settings(summary: Summary) -> str:
-    """Return sigma, alpha, samples, failure probability and images in one line."""
+    """Return sigma, alpha, samples, failure probability and inputs in one line."""
     alpha = f"alpha = {plain_decimal(summary.alpha)}"
-    images = f"{summary.images:,} input{'' if summary.images == 1 else 's'}"
+    inputs = f"{summary.inputs:,} input{'' if summary.inputs == 1 else 's'}"
     sigma = "sigma of the best source" if summary.sigma is None else f"sigma = {as_given(summary.sigma)}"
     if summary.scale is not None:
         noise = "" if deterministic(summary) else " noise"
         sigma = f"{summary.noise}{noise}, scale = {as_given(summary.scale)}"
     if deterministic(summary):
         of = "" if summary.scale is None else f"{sigma}, "
-        return f"{of}{alpha}, no failure probability: deterministic, {images}"
+        return f"{of}{alpha}, no failure probability: deterministic, {inputs}"
     parts, mean = [sigma, alpha], summary.mean_samples
     if summary.samples is not None:
         drawn = f"{summary.samples:,} samples an input"
@@ -98,7 +98,7 @@ def settings(summary: Summary) -> str:
         parts.append(f"n = {drawn}" if fixed else f"n at most {drawn} ({mean:,.0f} on average)")
     delta = summary.failure_probability
     parts.append(f"failure probability {'unknown' if delta is None else f'{plain_decimal(delta)} an input'}")
-    return ", ".join([*parts, images])
+    return ", ".join([*parts, inputs])
 
 
 _RANGES = (
@@ -164,18 +164,18 @@ def notes(summary: Summary, open_: bool) -> tuple[list[str], list[str]]:
     return found[:MOST_NOTES], [*details, f"Run: {'; '.join(told)}.", *map(one_line, summary.details)]
 
 
-def settled(value: float, most: float, images: int) -> bool:
-    """Whether more samples could add no more than half a point to an accuracy, or one image in a hundred."""
-    return not round((most - value) * images) > max(0.005 * images, images >= 100)
+def settled(value: float, most: float, inputs: int) -> bool:
+    """Whether more samples could add no more than half a point to an accuracy, or one input in a hundred."""
+    return not round((most - value) * inputs) > max(0.005 * inputs, inputs >= 100)
 
 
-def share_of(value: float, interval: tuple[float, float], most: float, images: int) -> Share:
+def share_of(value: float, interval: tuple[float, float], most: float, inputs: int) -> Share:
     """Return an accuracy as a cell: one figure where it is settled, else a range."""
-    if not known(value) or settled(value, most, images):
+    if not known(value) or settled(value, most, inputs):
         return Share(value, interval)
     from certmix.bounds import clopper_pearson  # here: scipy is slow to import
 
-    _, high = clopper_pearson.interval(np.array([round(most * images)]), images)
+    _, high = clopper_pearson.interval(np.array([round(most * inputs)]), inputs)
     return Share(value, interval, (most, float(high[0])))
 
 
@@ -185,7 +185,7 @@ def _rows(summary: Summary) -> list[tuple[Cell, ...]]:
             one_line(row.certificate),
             Share(row.clean_accuracy),
             *(
-                share_of(*cell, summary.images)
+                share_of(*cell, summary.inputs)
                 for cell in zip(row.certified_accuracy, row.interval, row.could_reach, strict=True)
             ),
             mean_radius(row, norm=summary.norm),
@@ -208,7 +208,7 @@ def summary_table(summary: Summary) -> Table:
     """Return the certified accuracies as a table: a row a certificate, a column a radius."""
     named = (classifier_label(row, summary.alpha) for row in summary.rows)
     groups = [(name, len(list(of_group))) for name, of_group in groupby(named)]
-    planned = "" if summary.planned_images is None else f" of {summary.planned_images:,} planned"
+    planned = "" if summary.planned_inputs is None else f" of {summary.planned_inputs:,} planned"
     rows, standard = _rows(summary), summary.clean_accuracy.standard
     patches, columns = summary.norm == PATCH, [radius_heading(r, summary.norm) for r in summary.radii]
     at = "against patches" if patches else f"at {summary.norm} radius"
@@ -226,7 +226,7 @@ def summary_table(summary: Summary) -> Table:
         doubts=min(len(summary.notes), MOST_NOTES),
         complete=bool(summary.complete),
         groups=tuple(groups),
-        extent=f"{summary.images:,}{planned} inputs",
+        extent=f"{summary.inputs:,}{planned} inputs",
         below=""
         if standard is None
         else f"Clean accuracy (%) of the standard classifier g: {accuracy(standard)}",
@@ -241,7 +241,7 @@ def _records(summary: Summary) -> tuple[tuple[Any, ...], ...]:
     norm = [summary.norm] if deterministic(summary) or summary.norm != "l2" else []
     names = ("certified_accuracy", "lower", "upper", "could_reach")
     headings = [
-        "classifier", "certificate", "sigma", "alpha", "gate", "standard_temperature", "images",
+        "classifier", "certificate", "sigma", "alpha", "gate", "standard_temperature", "inputs",
         "failure_probability", "clean_accuracy",
         *(f"{name}@{radius}" for name in names for radius in radii),
         "mean_certified_radius", "mean_radius_lower", "mean_radius_upper", "mean_radius_could_reach",
@@ -251,7 +251,7 @@ def _records(summary: Summary) -> tuple[tuple[Any, ...], ...]:
     lines = [
         (
             row.classifier, row.certificate, summary.sigma, summary.alpha if row.alpha is None else row.alpha,
-            row.gate, row.standard_temperature, summary.images,
+            row.gate, row.standard_temperature, summary.inputs,
             summary.failure_probability, row.clean_accuracy, *row.certified_accuracy,
             *(low for low, _ in row.interval), *(high for _, high in row.interval), *row.could_reach,
             row.mean_certified_radius, *(row.mean_radius_interval or (None, None)),

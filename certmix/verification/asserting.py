@@ -84,7 +84,7 @@ def assert_certified(
     runs: str | Path | None = None,
     **options: Any,
 ) -> CertifyResult:
-    """Assert that a share of images is certified at a radius.
+    """Assert that a share of inputs is certified at a radius.
 
     Parameters
     ----------
@@ -98,12 +98,12 @@ def assert_certified(
         Noise level, None for certificates without samples; mixing weight in [1/2, 1], by default the mix's
         own, or 1: the model alone.
     on
-        ``"lower-bound"``: the one-sided 95 % bound of Clopper and Pearson (Biometrika 26, 1934) over images
-        must reach `at_least`; ``"point"``: the share of these images.
+        ``"lower-bound"``: the one-sided 95 % bound of Clopper and Pearson (Biometrika 26, 1934) over inputs
+        must reach `at_least`; ``"point"``: the share of these inputs.
     runs
         Folder of run folders, where samples are kept and used again; None keeps nothing.
     **options
-        ``certificate`` (default ``"exact"``), ``images``, ``samples``, ``norm``, ...:
+        ``certificate`` (default ``"exact"``), ``inputs``, ``samples``, ``norm``, ...:
         as for `certmix.certify`.
 
     Returns
@@ -114,7 +114,7 @@ def assert_certified(
     Raises
     ------
     AssertionError
-        If the share falls short; the message says by how much, and which images did.
+        If the share falls short; the message says by how much, and which inputs did.
     CertmixError
         For anything that cannot be certified as asked.
     """
@@ -149,7 +149,7 @@ def certify_and_warn(
 
 
 def _short(result: CertifyResult, proved: FloatArray, radius: float) -> list[str]:
-    """Say of which images, which mix, with which failure probability; name the nearest misses, and why."""
+    """Say of which inputs, which mix, with which failure probability; name the nearest misses, and why."""
     summary, found, mixed = result.summary, result.outcomes, result.outcomes.radii[1]
     parts = [
         f"lower bound: 95 %, one-sided, over {len(found.indices)} inputs of {summary.data}",
@@ -171,5 +171,5 @@ def _short(result: CertifyResult, proved: FloatArray, radius: float) -> list[str
             why = "no class established"
         reasons.append(f"{found.indices[k]} ({why})")
     more = f", and {len(order) - _NAMED} more" if len(order) > _NAMED else ""
-    images = f"{len(order)} inputs are not certified at {written(radius)}: {', '.join(reasons)}{more}"
-    return [", ".join(parts), images]
+    inputs = f"{len(order)} inputs are not certified at {written(radius)}: {', '.join(reasons)}{more}"
+    return [", ".join(parts), inputs]

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-IMAGES_NAMED = 5
+INPUTS_NAMED = 5
 
 SAMPLED_AGAIN = ("same seed", "new seed", "radii again")
 """Checks that computed something anew: what they say is told even where they hold."""
 
 Faults = list[tuple[int | None, str]]
-"""What is wrong: the image concerned or None, and a sentence."""
+"""What is wrong: the input concerned or None, and a sentence."""
 
 
 class Outcome(StrEnum):
@@ -28,24 +28,24 @@ class Outcome(StrEnum):
 class CheckResult:
     """The result of one check, of a name that does not change between runs, in one line.
 
-    ``images`` are the first of the ``count`` images concerned, by index.
+    ``inputs`` are the first of the ``count`` inputs concerned, by index.
     """
 
     check: str
     outcome: Outcome
     message: str
-    images: tuple[int, ...] = ()
+    inputs: tuple[int, ...] = ()
     count: int = 0
 
     @classmethod
-    def about(cls, check: str, outcome: Outcome, message: str, images: Iterable[int]) -> CheckResult:
-        """Return a result that names the first of the images concerned and counts all."""
-        concerned = [int(image) for image in images]
-        return cls(check, outcome, message, tuple(concerned[:IMAGES_NAMED]), len(concerned))
+    def about(cls, check: str, outcome: Outcome, message: str, inputs: Iterable[int]) -> CheckResult:
+        """Return a result that names the first of the inputs concerned and counts all."""
+        concerned = [int(input) for input in inputs]
+        return cls(check, outcome, message, tuple(concerned[:INPUTS_NAMED]), len(concerned))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {**asdict(self), "outcome": str(self.outcome), "images": list(self.images)}
+        return {**asdict(self), "outcome": str(self.outcome), "inputs": list(self.inputs)}
 
 
 def worst(results: Iterable[Any]) -> Outcome:
@@ -54,13 +54,13 @@ def worst(results: Iterable[Any]) -> Outcome:
 
 
 def judged(check: str, faults: Iterable[tuple[int | None, str]], good: str) -> CheckResult:
-    """Return HOLDS with `good`, or FAILS with the first of the faults and all images concerned."""
+    """Return HOLDS with `good`, or FAILS with the first of the faults and all inputs concerned."""
     found = list(faults)
     if not found:
         return CheckResult(check, Outcome.HOLDS, good)
     more = f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
-    images = dict.fromkeys(image for image, _ in found if image is not None)
-    return CheckResult.about(check, Outcome.FAILS, f"{found[0][1]}{more}", images)
+    inputs = dict.fromkeys(input for input, _ in found if input is not None)
+    return CheckResult.about(check, Outcome.FAILS, f"{found[0][1]}{more}", inputs)
 
 
 def unchecked(check: str, why: str) -> CheckResult:

@@ -88,8 +88,8 @@ class Claim:
         delta, share_of = getattr(request, "failure_probability", 0.0), None
         if isinstance(request, Population):
             terms, share_of = terms.replace(confidence=1 - delta), POPULATIONS[request.population]
-        together, images = getattr(request, "all_at_once", False), request.images
-        taken = len(dataset) if images == "all" else min(int(images), len(dataset))
+        together, inputs = getattr(request, "all_at_once", False), request.inputs
+        taken = len(dataset) if inputs == "all" else min(int(inputs), len(dataset))
         shape, limits = "x".join(map(str, dataset.read(0).shape)), dataset.input_range
         own = getattr(dataset.read, "dtype", None)
         values = "of any size" if limits is None else f"in [{limits[0]:g}, {limits[1]:g}]"

@@ -143,9 +143,9 @@ class Guarantee:
     def most_samples(self) -> int | None:
         """The most samples that all inputs take, None where this file alone does not say how many."""
         request = self.request
-        if not isinstance(request, CertifyRequest) or request.images == "all":
+        if not isinstance(request, CertifyRequest) or request.inputs == "all":
             return None
-        return int(request.images) * (request.selection_samples + request.samples)
+        return int(request.inputs) * (request.selection_samples + request.samples)
 
     @property
     def asked(self) -> CertifyRequest | DeterministicRequest:
@@ -194,7 +194,7 @@ class Lines:
 
 
 TABLES = {
-    "data": ("images", *DataClaim.__struct_fields__),
+    "data": ("inputs", *DataClaim.__struct_fields__),
     "standard": ModelClaim.__struct_fields__,
     "robust": ModelClaim.__struct_fields__,
     "certificate": CERTIFICATE,
@@ -240,7 +240,7 @@ def parse_guarantee(content: str, path: str | Path = "guarantee.toml") -> Guaran
     named = tables["data"]
     if named.get("input_range") == "none":
         named["input_range"] = None
-    images, budget = named.pop("images", 100), tables["sampling"].pop("budget", None)
+    inputs, budget = named.pop("inputs", 100), tables["sampling"].pop("budget", None)
     if budget is not None and (type(budget) is not int or not 0 < budget <= LARGEST_NUMBER):
         told = f"budget = {budget!r:.40}: give a whole number of samples, above 0"
         raise lines.wrong(("sampling", "budget"), told)
@@ -248,10 +248,10 @@ def parse_guarantee(content: str, path: str | Path = "guarantee.toml") -> Guaran
     standard, robust = (_claim(lines, name, tables.get(name)) for name in ("standard", "robust"))
     if robust is None:
         raise lines.wrong(None, "no table [robust]: name the robust classifier h there")
-    request = _request(lines, tables, images, requirements)
+    request = _request(lines, tables, inputs, requirements)
     if budget is not None and not isinstance(request, CertifyRequest):
         why = f"certificate {getattr(request, 'certificate', '')} draws no samples"
-        why = f"{POPULATION} draws images times samples at most" if isinstance(request, Population) else why
+        why = f"{POPULATION} draws inputs times samples at most" if isinstance(request, Population) else why
         told = f"budget = {budget}: {why}; leave it out"
         raise lines.wrong(("sampling", "budget"), told)
     terms = _values(lines, "claim", Terms, tables.get("claim", {}))
@@ -331,7 +331,7 @@ def _values(lines: Lines, table: str, kind: Any, given: dict[str, Any]) -> Any:
                     raise ParameterError(f"{one.words} = {value!r:.20}: give a number of at most 10^12")
                 one.checked(value)
             except ParameterError as error:
-                place = {**dict.fromkeys(SAMPLING, "sampling"), "images": "data"}.get(one.name, table)
+                place = {**dict.fromkeys(SAMPLING, "sampling"), "inputs": "data"}.get(one.name, table)
                 told = str(error) if str(error).startswith(one.words) else f"{one.name}: {error}"
                 raise lines.wrong((place, one.name), _spelt(told)) from None
     try:
@@ -363,7 +363,7 @@ def _claim(lines: Lines, name: str, values: dict[str, Any] | None) -> ModelClaim
 
 
 def _request(
-    lines: Lines, tables: dict[str, dict[str, Any]], images: Any, requirements: Sequence[Requirement]
+    lines: Lines, tables: dict[str, dict[str, Any]], inputs: Any, requirements: Sequence[Requirement]
 ) -> Any:
     """Return what the tables ask for, with one certificate."""
     given, sampling = dict(tables["certificate"]), dict(tables["sampling"])
@@ -424,7 +424,7 @@ def _request(
         (asked,) = of_population
         own = {"at_radius": asked.radius, "at_least": asked.threshold, "precision": "fp32"}
     named = {} if norm is None or name == EXACT else {"norm": norm}
-    return _values(lines, "certificate", kind, {**own, "images": images, **named, **given, **sampling})
+    return _values(lines, "certificate", kind, {**own, "inputs": inputs, **named, **given, **sampling})
 
 
 def _quotients(value: Any) -> Any:
@@ -450,7 +450,7 @@ def guarantee_text(
     certificate = request.as_dict()
     name = certificate.pop("certificate", None) or getattr(request, "certificates", ("exact",))[0]
     tables = {
-        "data": {"name": data.pop("name"), "images": request.images, "input_range": limits, **data},
+        "data": {"name": data.pop("name"), "inputs": request.inputs, "input_range": limits, **data},
         "standard": None if guarantee.standard is None else guarantee.standard.as_dict(),
         "robust": guarantee.robust.as_dict(),
         "certificate": {"name": name} | {key: certificate[key] for key in CERTIFICATE if key in certificate},

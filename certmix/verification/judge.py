@@ -70,7 +70,7 @@ MARGIN_SLACK = 1e-4  # margins of stored logits, of float32, against what is pro
 
 
 class Derived(NamedTuple):
-    """What the stored numbers of finished images (m,) give: clean answers, classes and radii, and figures.
+    """What the stored numbers of finished inputs (m,) give: clean answers, classes and radii, and figures.
 
     ``right`` says who answers right by the stored outputs, ``clean`` the product's shares; ``numbers`` is
     what radii rest on, None of propagated ones; ``records`` is what is wrong with what the counts became.
@@ -97,13 +97,13 @@ def derive_figures(run: Run, wanted: Sequence[int], labels: IntArray | None) -> 
     """Return what the numbers of finished inputs give; a sampled run has labels (m,) of its own."""
     request = run.request
     if isinstance(request, CertifyRequest):
-        records = run.records.of_images(wanted)
+        records = run.records.of_inputs(wanted)
         for row, fault in impossible(records, request, run.classes):
             index = int(records.indices[row])
             raise NothingFollowsError("counts", index, f"input {index}: {fault}")
         return _sampled(run, request, records)
     if labels is not None:
-        known = run.proved_images
+        known = run.proved_inputs
         ready = [index in known for index in wanted]
         if any(ready):
             return _proved(run, request, np.array(wanted, np.int64)[ready], np.asarray(labels)[ready])
@@ -246,15 +246,15 @@ def check_figures(run: Run, data: Dataset | None) -> list[CheckResult]:
         return [unchecked(name, "the data set cannot be loaded") for name in ("inputs", *names)]
     wanted, labels = run.records.indices.tolist(), None
     if data is not None:
-        positions = spread(len(data), run.request.images)
+        positions = spread(len(data), run.request.inputs)
         wanted, labels = data.indices[positions].tolist(), data.labels[positions]
     try:
         found = derive_figures(run, wanted, labels)
     except (CertmixError, NothingFollowsError) as error:
-        check, image, why = error.args if isinstance(error, NothingFollowsError) else ("radii", None, error)
+        check, input, why = error.args if isinstance(error, NothingFollowsError) else ("radii", None, error)
         told = f"nothing follows from the numbers: {why}"
         rest = [unchecked(name, told) for name in ("inputs", *names) if name != check]
-        return [*rest, *(judged(name, [(image, told)], "") for name in names if name == check)]
+        return [*rest, *(judged(name, [(input, told)], "") for name in names if name == check)]
     every: dict[str, Faults] = {**{name: [] for name in names}, "records": found.records}
     for name in ("standard", "robust", "mixed"):
         share = float(found.right[name].mean()) if name in found.right else None
@@ -310,7 +310,7 @@ def write_proof(folder: Path | Run, path: Path) -> CheckResult:
         return population.write_proof(run, run.request, path)
     wanted = run.records.indices.tolist()
     if not isinstance(run.request, CertifyRequest):
-        wanted = sorted(run.proved_images)
+        wanted = sorted(run.proved_inputs)
         labels = np.array([run.cells[requests.LABEL][index][0] for index in wanted], np.int64)
     try:
         found = derive_figures(run, wanted, labels)
@@ -340,18 +340,18 @@ def figure_faults(
     row: CertifiedAccuracy, radii: FloatArray, columns: Sequence[float]
 ) -> Iterator[tuple[str, str]]:
     """Compare one row with the radii (m,) of its inputs, 0 where the class is wrong."""
-    images, tail = len(radii), Fraction(1, 40)
+    inputs, tail = len(radii), Fraction(1, 40)
     for column, share, (low, high) in zip(columns, row.certified_accuracy, row.interval, strict=True):
         hits = int(np.sum((radii >= column) & (radii > 0)))
-        if share != hits / images:
-            yield "certified accuracy", f"{share} at radius {column:g}, the radii give {hits / images}"
+        if share != hits / inputs:
+            yield "certified accuracy", f"{share} at radius {column:g}, the radii give {hits / inputs}"
             continue
-        for votes, end, at in ((hits, low, Fraction(low)), (images - hits, high, 1 - Fraction(high))):
-            seen = json.dumps({"samples": images, "votes": votes})
+        for votes, end, at in ((hits, low, Fraction(low)), (inputs - hits, high, 1 - Fraction(high))):
+            seen = json.dumps({"samples": inputs, "votes": votes})
             if at and not proved(FORMULAS["clopper-pearson"], seen, tail, at):
-                yield "intervals", f"{end} is no end at radius {column:g}, of {hits} in {images} inputs"
+                yield "intervals", f"{end} is no end at radius {column:g}, of {hits} in {inputs} inputs"
     mean, finite = row.mean_certified_radius, bool(np.isfinite(radii).all())
-    if np.isnan(mean) or (finite and Fraction(mean) * images > sum(map(Fraction, radii.tolist()))):
+    if np.isnan(mean) or (finite and Fraction(mean) * inputs > sum(map(Fraction, radii.tolist()))):
         yield "mean radii", f"{mean} is more than the mean of the radii"
 
 
@@ -360,11 +360,11 @@ MISSED = 0.05  # failure probability of a lower bound that stands alone
 
 @dataclass(frozen=True)
 class Figures:
-    """What is judged, by classifier: which images (m,) are right, where known, and certified radii (m,).
+    """What is judged, by classifier: which inputs (m,) are right, where known, and certified radii (m,).
 
-    Radii are 0 where nothing right is certified.  ``largest`` is the largest that any image could reach,
+    Radii are 0 where nothing right is certified.  ``largest`` is the largest that any input could reach,
     whatever was drawn: the bound of a mean counts radii beyond it as this radius.  ``groups`` hold the name
-    of each image in each, and an image's certificate is false with probability at most `failure_probability`.
+    of each input in each, and an input's certificate is false with probability at most `failure_probability`.
     """
 
     indices: IntArray
@@ -465,7 +465,7 @@ def figure(requirement: Requirement, figures: Figures, missed: float = MISSED) -
     if not 0 < largest < math.inf:
         return value, 0.0
     # The bound follows the order of the values, and sorted data would mislead it: this order is fixed by
-    # the images' indices and looks random.
+    # the inputs' indices and looks random.
     order = np.argsort([digest_of(str(index).encode()) for index in figures.indices.tolist()])
     scaled = np.minimum(found[order], largest) / largest
     lower = _true(betting.lower_bound(np.minimum(scaled, 1.0), missed, planned=len(scaled)), delta)
@@ -479,15 +479,15 @@ def _true(certified: float, delta: float) -> float:
 
 def judge(requirement: Requirement, figures: Figures, missed: float = MISSED) -> Judgement:
     """Return whether a requirement is met, a lower bound failing with probability `missed`."""
-    images = len(figures.part(requirement.group, requirement.member).indices)
+    inputs = len(figures.part(requirement.group, requirement.member).indices)
     found = figure(requirement, figures, missed)
     if found is None:
         why = "no input has been evaluated"
-        if not images and len(figures.indices):
+        if not inputs and len(figures.indices):
             why = f"none of the {len(figures.indices)} inputs that were taken is of it: take more"
-        elif requirement.classifier != "robust" and images:
+        elif requirement.classifier != "robust" and inputs:
             why = "the run has no standard classifier"
-        return Judgement(requirement, Outcome.UNCHECKED, None, None, f"unknown: {why}", images, missed)
+        return Judgement(requirement, Outcome.UNCHECKED, None, None, f"unknown: {why}", inputs, missed)
     value, lower = found
     threshold = requirement.threshold
     holds = (value if requirement.side == "value" else lower) >= threshold
@@ -495,14 +495,14 @@ def judge(requirement: Requirement, figures: Figures, missed: float = MISSED) ->
     verb = "reaches" if holds else "is below"
     message = f"{shown}; the {requirement.side} {verb} {written(threshold)}"
     if requirement.group is not None:
-        message = f"{images} input{'' if images == 1 else 's'}: {message}"
+        message = f"{inputs} input{'' if inputs == 1 else 's'}: {message}"
     certified = requirement.quantity != "clean_accuracy"
-    most = most_that_can_be_shown(images, missed, figures.failure_probability if certified else 0.0)
+    most = most_that_can_be_shown(inputs, missed, figures.failure_probability if certified else 0.0)
     if not holds and requirement.side != "value" and requirement.is_share and threshold > most:
-        told = f"with {images} inputs no lower bound exceeds {floor_digits(most, 4)}"
+        told = f"with {inputs} inputs no lower bound exceeds {floor_digits(most, 4)}"
         message += f" ({told}: take more, or judge on value)"
     outcome = Outcome.HOLDS if holds else Outcome.FAILS
-    return Judgement(requirement, outcome, value, lower, message, images, missed)
+    return Judgement(requirement, outcome, value, lower, message, inputs, missed)
 
 
 def _at_most(x: float, threshold: float) -> str:
@@ -516,9 +516,9 @@ def _at_most(x: float, threshold: float) -> str:
     return floor_digits(x, 20)
 
 
-def most_that_can_be_shown(images: int, missed: float = MISSED, delta: float = 0.0) -> float:
+def most_that_can_be_shown(inputs: int, missed: float = MISSED, delta: float = 0.0) -> float:
     """Return the lower bound of a share when all inputs are right: no requirement above it can hold."""
-    return _true(float(clopper_pearson.lower_bound(images, images, missed)), delta)
+    return _true(float(clopper_pearson.lower_bound(inputs, inputs, missed)), delta)
 
 
 # A guarantee from a run: what the run shows, less a step.
@@ -583,7 +583,7 @@ def propose(
     if dataset.checksum != data.checksum:
         raise RunError(f"{run} was made on other data than lie there now: restore the data, or run it again")
     dataset = with_classes(dataset, stored.classes)
-    positions = spread(len(dataset), request.images)
+    positions = spread(len(dataset), request.inputs)
     if isinstance(request, CertifyRequest):
         request = request.replace(certificates=request.certificates[:1])
     blank = Guarantee((), data, claims[0], claims[1], request, path, terms, dict(groups or {}), budget)

@@ -29,9 +29,9 @@ def _rows(found: Verification) -> list[Row]:
     judged = [("requirement", str(j.requirement), j.outcome, j.message) for j in found.judgements]
     checked = []
     for check in found.checks:
-        more = " ..." if check.count > len(check.images) else ""
-        images = f" (idx {', '.join(map(str, check.images))}{more})" if check.images else ""
-        checked.append(("check", check.check, check.outcome, f"{check.message}{images}"))
+        more = " ..." if check.count > len(check.inputs) else ""
+        inputs = f" (idx {', '.join(map(str, check.inputs))}{more})" if check.inputs else ""
+        checked.append(("check", check.check, check.outcome, f"{check.message}{inputs}"))
     return [(kind, one_line(name), outcome, one_line(said)) for kind, name, outcome, said in judged + checked]
 
 
@@ -44,9 +44,9 @@ def _facts(found: Verification) -> list[str]:
     lines = [] if found.run is None else [f"run: {found.run}"]
     if found.sampling is not None:
         done = found.sampling
-        images = f"{done.reused_images:,} inputs reused, {done.drawn_images:,} drawn for"
+        inputs = f"{done.reused_inputs:,} inputs reused, {done.drawn_inputs:,} drawn for"
         drawn = f"{done.drawn_samples:,} samples drawn."
-        lines.append(" ".join([f"sampling: {images}, {drawn}", *done.why]))
+        lines.append(" ".join([f"sampling: {inputs}, {drawn}", *done.why]))
     lines += [] if found.claim is None else found.claim.sentences()
     return [one_line(line) for line in lines]
 

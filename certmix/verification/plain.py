@@ -36,7 +36,7 @@ def shares_behind(records: Records, gate: float) -> FloatArray:
 
 
 def other_votes(records: Records, gate: float) -> Iterator[int]:
-    """Yield the images, by row, whose votes behind a gate are not those of their ballots."""
+    """Yield the inputs, by row, whose votes behind a gate are not those of their ballots."""
     classes = records.selection.shape[1]
     for n, look in records.behind(gate).votes.items():
         ballots = records.ballots[n]

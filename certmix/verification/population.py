@@ -231,7 +231,7 @@ def draw_again(
         f"votes of {len(chosen)} draws, {sum(most):,} samples, are what the run's seed gives"
         f" (rounding leaves {open_} open); draws chosen by seed {seed}",
     )  # fmt: skip
-    first = [Draw(one.image, one.index, (looks[0],)) for one in draws]
+    first = [Draw(one.input, one.index, (looks[0],)) for one in draws]
     fresh = [int(cast[0].votes(data.classes)[label]) for cast, label in zip(
         other.submit(first).result(), labels.tolist(), strict=True
     )]  # fmt: skip
@@ -253,5 +253,5 @@ def judge_claim(requirement: Requirement, claim: Claim) -> tuple[Outcome, None, 
     if claim.lower_bound >= requirement.threshold:
         told = f"{shown}; the lower bound reaches {wanted}"
         return Outcome.HOLDS, None, claim.lower_bound, told, claim.draws, claim.failure_probability
-    told = f"{shown}, which does not show {wanted}, nor the contrary: take more images or samples"
+    told = f"{shown}, which does not show {wanted}, nor the contrary: take more inputs or samples"
     return Outcome.UNCHECKED, None, claim.lower_bound, told, claim.draws, claim.failure_probability

@@ -31,7 +31,7 @@ from certmix.verification.check_votes import LEVELS
 FORMAT, VOTES_FORMAT = "certmix-proof 1", "certmix-votes-proof 1"
 Claim = dict[str, Any]
 Claims = tuple[list[Claim], list[list[Claim]]]
-"""Of one image behind a gate: of the class's mean, or of its layers, and of the rivals' groups."""
+"""Of one input behind a gate: of the class's mean, or of its layers, and of the rivals' groups."""
 Bounded = tuple[float, Any]
 _KINDS: dict[str, ModuleType] = {
     "clopper-pearson": clopper_pearson,
@@ -100,7 +100,7 @@ def proof_of(
     request, classes
         Of the run.
     found, tables
-        Classes and radii of the images, and the table's rows.
+        Classes and radii of the inputs, and the table's rows.
     numbers
         What they rest on: the evaluation of a sampled run, the answers (m, n) to all cases, or the logits
         (m, c) of a given constant; None of propagated margins, of which there is none.
@@ -217,7 +217,7 @@ def _shares(request: CertifyRequest) -> dict[str, float]:
 
 
 def _claims(records: Records, request: CertifyRequest, gate: float, view: View) -> list[Claims]:
-    """What images' bounds rest on behind a gate: the best of their looks, of the class and of its rivals."""
+    """What inputs' bounds rest on behind a gate: the best of their looks, of the class and of its rivals."""
     name, behind, fixed = request.bound_at(gate), records.behind(gate), request.goal == "fixed"
     bound, hard = BOUNDS[name], request.scores == "hard"
     last = np.zeros(len(records), np.int64) if view.standing is None else view.standing.look
@@ -268,57 +268,57 @@ def _of_votes(
 
 
 def _of_scores(
-    images: Sequence[ScoreStatistics], delta: float, about: Claim
+    inputs: Sequence[ScoreStatistics], delta: float, about: Claim
 ) -> Iterator[tuple[Bounded, Bounded]]:
     """Yield p, q and their claims from soft scores; of layers, which have no p and q, 1 and 0."""
     bound = BOUNDS[about["bound"]]
-    for image in images:
+    for input in inputs:
         if bound.distribution:
-            yield _of_layers(image, bound_layers([image], delta), about)
+            yield _of_layers(input, bound_layers([input], delta), about)
             continue
         lower, of_mean = (bound.compute.keywords[key] for key in ("lower", "of_mean"))
-        p, least = lower(own_values(image), delta / 2, 1.0), 1.0
-        rivals = sorted(image.others().tolist(), key=lambda i: -int(image.totals[i]))[
+        p, least = lower(own_values(input), delta / 2, 1.0), 1.0
+        rivals = sorted(input.others().tolist(), key=lambda i: -int(input.totals[i]))[
             : 1 if of_mean else None
         ]
         for rival in rivals:
-            least = min(least, lower(rival_values(image, rival), delta / 2, least))
-        against = [[seen_of(image, rival, about) | {"at": 1.0 - least}] for rival in rivals]
-        yield (p, [seen_of(image, image.selected, about) | {"at": p}]), (1.0 - least, against)
+            least = min(least, lower(rival_values(input, rival), delta / 2, least))
+        against = [[seen_of(input, rival, about) | {"at": 1.0 - least}] for rival in rivals]
+        yield (p, [seen_of(input, input.selected, about) | {"at": p}]), (1.0 - least, against)
 
 
-def seen_of(image: ScoreStatistics, label: int, about: Claim) -> Claim:
+def seen_of(input: ScoreStatistics, label: int, about: Claim) -> Claim:
     """Return what is known of the selected class's scores, or of 1 less a rival's, in whole steps."""
-    n, total, square = image.samples, int(image.totals[label]), int(image.squares[label])
-    followed, bins = [image.selected, *image.rivals], list[list[int]]()
+    n, total, square = input.samples, int(input.totals[label]), int(input.squares[label])
+    followed, bins = [input.selected, *input.rivals], list[list[int]]()
     if label in followed:
         row = followed.index(label)
-        count, excess = image.bin_counts[row].astype(np.int64), image.bin_excess[row].astype(np.int64)
+        count, excess = input.bin_counts[row].astype(np.int64), input.bin_excess[row].astype(np.int64)
         bins = [count.tolist(), excess.tolist()]
-    if label != image.selected:
+    if label != input.selected:
         total, square = n * SCALE - total, n * SCALE**2 - 2 * SCALE * total + square
         if bins:
             bins = [count[::-1].tolist(), (count * BIN_STEPS - excess)[::-1].tolist()]
     known: Claim = about | {"total": total, "square": square}
     if about["bound"] in ("betting", "betting-fixed"):
         tuned = about["bound"] == "betting-fixed"
-        weights = betting.weights(n, int(image.deviations[label]) / SCALE if tuned else 0.0)
+        weights = betting.weights(n, int(input.deviations[label]) / SCALE if tuned else 0.0)
         known |= {"bins": bins, "weights": weights.tolist()}
     return known
 
 
-def _of_layers(image: ScoreStatistics, found: LayerBounds, about: Claim) -> tuple[Bounded, Bounded]:
+def _of_layers(input: ScoreStatistics, found: LayerBounds, about: Claim) -> tuple[Bounded, Bounded]:
     """The claims of layers; all rest on one look, so that the values to choose by do not matter."""
-    n, scale = image.samples, BIN_STEPS * (BINS // LAYERS)
+    n, scale = input.samples, BIN_STEPS * (BINS // LAYERS)
 
     def claims(row: int, at: FloatArray) -> list[Claim]:
-        totals = [round(mean * n * scale) for mean in layer_means(image, row, LAYERS).tolist()]
+        totals = [round(mean * n * scale) for mean in layer_means(input, row, LAYERS).tolist()]
         totals = totals if row == 0 else [n * scale - total for total in totals]
         known = about | {"scale": scale}
         return [known | {"total": t, "at": x} for t, x in zip(totals, at.tolist(), strict=True)]
 
     rivals = [claims(1 + k, at) for k, at in enumerate(found.rival_upper[0])]
-    if len(others := image.others(followed=False)):
-        most = int(image.totals[others].max())
+    if len(others := input.others(followed=False)):
+        most = int(input.totals[others].max())
         rivals.append([about | {"total": n * SCALE - most, "at": float(found.rest_upper[0])}])
     return (1.0, claims(0, found.own_lower[0])), (0.0, rivals)

@@ -74,7 +74,7 @@ def rederive(
     reloaded = reload(loaded.folder, loaded.description, dataset, models, chosen, run_code)
     data = reloaded.dataset
     if data is not None and len(data) != loaded.description["data"]["inputs"]:
-        data = None  # its images are others
+        data = None  # its inputs are others
     return [
         *_check_identity(loaded),
         _check_data(loaded.description, reloaded),
@@ -89,7 +89,7 @@ def rederive(
 def recheck(run: Path, dataset: Dataset) -> list[CheckResult]:
     """Check what an interrupted run, or one of other models, holds, before it is continued: no models."""
     if "request" not in read_run(Path(run)):
-        return []  # it was stopped before its first image
+        return []  # it was stopped before its first input
     loaded = load(Path(run))
     found = [*check_numbers(loaded, dataset), *_check_what_follows(loaded, dataset)]
     return [one for one in found if one.check != "inputs"]
@@ -122,7 +122,7 @@ def check_published(run: Run) -> CheckResult:
     if not found and not (run.folder / table).is_file():
         return CheckResult(check, Outcome.HOLDS, "no table lies in the folder: certmix show prints it")
     less = "" if alike else f"; not the plots: they are of {PLOTTER} {versions.get(PLOTTER)}, this is {drawn}"
-    faults: Faults = [(one.image, f"{one}: {again}") for one in found]
+    faults: Faults = [(one.input, f"{one}: {again}") for one in found]
     return judged(check, faults, f"tables, log and plots are what the numbers give{less}")
 
 
@@ -216,7 +216,7 @@ def _check_models(description: dict[str, Any], reloaded: Reloaded) -> Iterator[C
 
 
 def _check_answers(run: Run, reloaded: Reloaded, device: torch.device) -> Iterator[CheckResult]:
-    """Do the models give the logits that the run keeps, of the fixed inputs and of all its images?"""
+    """Do the models give the logits that the run keeps, of the fixed inputs and of all its inputs?"""
     data = reloaded.dataset
     for role in ROLES:
         model, stored = reloaded.models.get(role), run.description["models"].get(role)
@@ -261,7 +261,7 @@ def check_numbers(run: Run, data: Dataset | None) -> list[CheckResult]:
     if isinstance(request, Population):
         return check_draws(run, request, data)
     if isinstance(request, CertifyRequest):
-        *inputs, noise = _check_images(run, request, data)
+        *inputs, noise = _check_inputs(run, request, data)
         # Selection and estimation samples have different keys, and no sample's number leaves its 32 bits.
         most = max((look for look, held in run.records.votes.items() if len(held.rows)), default=0)
         some = int(run.records.indices[0]) if len(run.records) else 0
@@ -296,8 +296,8 @@ def check_numbers(run: Run, data: Dataset | None) -> list[CheckResult]:
     return [judged("logits", faults, f"{len(run.cells.get(ROBUST, {})):,} inputs have finite logits")]
 
 
-def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> Iterator[CheckResult]:
-    """Is every image what the data set holds?  Can its counts have come about, at the looks?"""
+def _check_inputs(run: Run, request: CertifyRequest, data: Dataset | None) -> Iterator[CheckResult]:
+    """Is every input what the data set holds?  Can its counts have come about, at the looks?"""
     records = run.records
     stored, many = run.description.get("noise"), f"{len(records):,}"
     coordinates: Any = stored.get("coordinates") if isinstance(stored, dict) else None
@@ -326,7 +326,7 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
         wrong("counts", row, f": {fault}")
     for row, text in _off_schedule(records, fixed):
         wrong("look schedule", row, text)
-    # Bounds must give away the noise's distance from what is meant, radii the image's from the grid.
+    # Bounds must give away the noise's distance from what is meant, radii the input's from the grid.
     error, batch = records.noise_error, records.places
     for row in np.flatnonzero(~(error >= eps) | (batch < 1)).tolist():
         wrong("noise", row, f": its bounds allow for {error[row]:g}, the noise's error is {eps:g}")
@@ -358,7 +358,7 @@ def _check_images(run: Run, request: CertifyRequest, data: Dataset | None) -> It
 
 
 def _off_schedule(records: Records, fixed: int) -> Iterator[tuple[int, str]]:
-    """Yield (row, what is wrong) of images that were looked at elsewhere than at the schedule's looks, to the
+    """Yield (row, what is wrong) of inputs that were looked at elsewhere than at the schedule's looks, to the
     last of theirs, and at the fixed size; or not at one of them."""
     due = looks(max(records.votes, default=0))
     extra, lacking = (np.zeros(len(records), np.int64) for _ in range(2))

@@ -9,7 +9,7 @@ from msgspec import Meta
 from certmix.certification.request import NORMS_OF, checked_gate
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.radii.counted import EXACT
-from certmix.runs.settings import Count, Images, Option, Settings, Share
+from certmix.runs.settings import Count, Inputs, Option, Settings, Share
 from certmix.runs.sources import RUN_CODE
 
 Seed = Annotated[int, Meta(ge=0)]
@@ -58,11 +58,11 @@ class VerifyRequest(Settings, frozen=True):
 class FalsifyRequest(Settings, frozen=True):
     """Which certificates are attacked, how hard, and what counts as evidence; ParameterError.
 
-    ``images`` may be ``"all"``; ``alpha``, ``gate`` and ``certificate`` None are the run's own.
+    ``inputs`` may be ``"all"``; ``alpha``, ``gate`` and ``certificate`` None are the run's own.
     """
 
-    images: Annotated[
-        Images,
+    inputs: Annotated[
+        Inputs,
         Option(
             "Inputs of the run that are looked at, evenly spread; the certified ones are attacked.",
             metavar="N|all",

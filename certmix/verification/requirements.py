@@ -76,7 +76,7 @@ class Requirement(Settings, frozen=True):
 
     @property
     def is_share(self) -> bool:
-        """Whether the figure is a share of images, not a radius."""
+        """Whether the figure is a share of inputs, not a radius."""
         return self.quantity != "mean_certified_radius"
 
     @property

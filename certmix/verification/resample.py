@@ -1,4 +1,4 @@
-"""Sampling some images of a run again: with its own seed, and with one it cannot have known."""
+"""Sampling some inputs of a run again: with its own seed, and with one it cannot have known."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from certmix.errors import ParameterError, RunError
 from certmix.margins.propagation import margin_lower
 from certmix.radii import margin_slack_of
 from certmix.radii.constant import constant_radius
-from certmix.runs import ImageRecord
+from certmix.runs import InputRecord
 from certmix.sampling import Sampler, looks, resolve_device
 from certmix.sampling.ballots import LEVELS, Ballots
 from certmix.sampling.devices import full_float32
@@ -44,8 +44,8 @@ from certmix.verification.population import draw_again
 from certmix.verification.request import VerifyRequest
 from certmix.verification.stored import Run, impossible, is_whole, load, opened, reload
 
-WIDE, SHORT = 20, 100  # for each image sampled again in depth so many are in so few samples
-TOGETHER = 64  # pieces whose images are in memory at a time
+WIDE, SHORT = 20, 100  # for each input sampled again in depth so many are in so few samples
+TOGETHER = 64  # pieces whose inputs are in memory at a time
 MOST_TIES = 0.2  # share of votes beyond which rounding would leave too much open
 FEW = 6  # differences that say nothing, where few are possible; a vote that moves is two of them
 # Part of the usual lead of the largest logit by which rounding may change a lead: the shipped model's are off
@@ -62,7 +62,7 @@ Bracket = dict[str, IntArray]
 
 
 class Again(NamedTuple):
-    """What is computed again: images by index, with their places in the data set, as a request asks."""
+    """What is computed again: inputs by index, with their places in the data set, as a request asks."""
 
     run: Run
     dataset: Dataset
@@ -74,7 +74,7 @@ class Again(NamedTuple):
     report: Callable[[int, int], object]
 
     def input(self, index: int) -> Tensor:
-        """Return an image."""
+        """Return an input."""
         return torch.from_numpy(self.dataset.read(self.places[index]))
 
 
@@ -86,7 +86,7 @@ def resample(
     models: Mapping[str, nn.Module] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[CheckResult]:
-    """Compare some images' counts with samples drawn anew; `progress` gets (done, in all).
+    """Compare some inputs' counts with samples drawn anew; `progress` gets (done, in all).
 
     Noise is the same on every machine: with the run's own seed counts must be equal, but for votes that
     rounding may change.  With a new seed they must be of one distribution, by an exact test that allows for
@@ -118,12 +118,12 @@ def resample(
         bad = [row for row, _ in impossible(stored.records, request, stored.classes)]
         weights = weights_of(stored.records.take(np.delete(np.arange(len(stored.records)), bad)), request)
     else:
-        weights = dict.fromkeys(stored.proved_images, 1.0)
+        weights = dict.fromkeys(stored.proved_inputs, 1.0)
     places = {int(index): place for place, index in enumerate(data.indices)}
     weights = {index: weight for index, weight in weights.items() if index in places}
     if not weights:
         return [unchecked(check, "no stored input is in the data set") for check in checks]
-    picked = {index: places[index] for index in choose_images(weights, WIDE * asked.resample, seed)}
+    picked = {index: places[index] for index in choose_inputs(weights, WIDE * asked.resample, seed)}
     report = progress or (lambda done, total: None)
     again = Again(stored, data, picked, robust.module, chosen, asked, seed, report)
     if isinstance(request, CertifyRequest):
@@ -133,13 +133,13 @@ def resample(
 
 def most_drawn_again(asked: VerifyRequest, request: CertifyRequest) -> int:
     """Return the most samples that `resample` draws, but for what fills batches where rows depend on them."""
-    images, samples = asked.resample, asked.resample_samples
-    depth = images * (request.selection_samples + samples) + 2 * samples
-    return (depth + (WIDE - 1) * images * SHORT + images * samples + SHORT) * (images > 0)
+    inputs, samples = asked.resample, asked.resample_samples
+    depth = inputs * (request.selection_samples + samples) + 2 * samples
+    return (depth + (WIDE - 1) * inputs * SHORT + inputs * samples + SHORT) * (inputs > 0)
 
 
-def choose_images(weights: Mapping[int, float], count: int, seed: int) -> list[int]:
-    """Return at most `count` images in an order by a seed, in which large weights come early more often."""
+def choose_inputs(weights: Mapping[int, float], count: int, seed: int) -> list[int]:
+    """Return at most `count` inputs in an order by a seed, in which large weights come early more often."""
     known = sorted(weights)
     weight, rng = np.array([weights[index] for index in known]), np.random.default_rng(seed)
     picked = rng.choice(len(known), min(count, len(known)), replace=False, p=weight / weight.sum())
@@ -148,7 +148,7 @@ def choose_images(weights: Mapping[int, float], count: int, seed: int) -> list[i
 
 @full_float32()
 def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
-    """Every radius of the chosen images must be verified, or be what fresh logits give but for rounding."""
+    """Every radius of the chosen inputs must be verified, or be what fresh logits give but for rounding."""
     if isinstance(request, Enumerated):
         return _cases_again(again, request)
     indices, faults = np.array(list(again.places)[: again.asked.resample], np.int64), Faults()
@@ -189,7 +189,7 @@ def _radii_again(again: Again, request: DeterministicRequest) -> CheckResult:
 
 
 def _cases_again(again: Again, request: Enumerated) -> CheckResult:
-    """Every answer of the chosen images must be what the model says of that case again, but for rounding."""
+    """Every answer of the chosen inputs must be what the model says of that case again, but for rounding."""
     indices, faults, shown = list(again.places)[: again.asked.resample], Faults(), again.module
     assert isinstance(shown, Shown)
     together = again.run.description.get("batch_size")
@@ -218,10 +218,10 @@ def _cases_again(again: Again, request: Enumerated) -> CheckResult:
 # Sampled runs: which samples are drawn again.
 
 
-def weights_of(records: Sequence[ImageRecord], request: CertifyRequest) -> dict[int, float]:
-    """Return a weight for each image, sigma / (distance + sigma / 4), the distance to the column below.
+def weights_of(records: Sequence[InputRecord], request: CertifyRequest) -> dict[int, float]:
+    """Return a weight for each input, sigma / (distance + sigma / 4), the distance to the column below.
 
-    There a few votes decide a figure.  The distance is at most sigma, as for images that count nowhere.
+    There a few votes decide a figure.  The distance is at most sigma, as for inputs that count nowhere.
     """
     if not records:
         return {}
@@ -241,9 +241,9 @@ def weights_of(records: Sequence[ImageRecord], request: CertifyRequest) -> dict[
 
 @dataclass(frozen=True)
 class Piece:
-    """Samples begin..end - 1 of an image, within `stretch`, whose counts are stored."""
+    """Samples begin..end - 1 of an input, within `stretch`, whose counts are stored."""
 
-    record: ImageRecord
+    record: InputRecord
     stream: str
     stretch: tuple[int, int]
     begin: int
@@ -292,13 +292,13 @@ def sure_votes(ballots: Ballots, order: IntArray) -> IntArray:
 
 
 def choose_pieces(
-    again: Again, request: CertifyRequest, records: Sequence[ImageRecord], unit: int
+    again: Again, request: CertifyRequest, records: Sequence[InputRecord], unit: int
 ) -> list[Piece]:
-    """Return what is drawn again of images, in whole `unit`s of samples.
+    """Return what is drawn again of inputs, in whole `unit`s of samples.
 
     Of each up to `SHORT` samples, of the selection or of a stretch between two looks: half of the time each
     is as likely, else a long one is likelier.  Of those in depth instead the selection, and long stretches,
-    whole up to twice the samples of an image, within a budget that they share.
+    whole up to twice the samples of an input, within a budget that they share.
     """
 
     def piece(stretch: tuple[str, int, int], most: int) -> None:
@@ -374,7 +374,7 @@ def measured(
 def _votes_again(again: Again, request: CertifyRequest) -> list[CheckResult]:
     """Return the checks of a sampled run."""
     run, soft = again.run, request.scores == "soft"
-    records = run.records.of_images(list(again.places))
+    records = run.records.of_inputs(list(again.places))
     unit = max(1, *(record.places for record in records))
     # Where h is the average over the places of a batch, samples are drawn in such batches.
     size = unit if unit > 1 else run.description.get("batch_size")
@@ -391,8 +391,8 @@ def _votes_again(again: Again, request: CertifyRequest) -> list[CheckResult]:
         for seed in (request.seed, again.new_seed)
     )  # fmt: skip
 
-    images, samples = again.asked.resample, again.asked.resample_samples
-    few, count = max(1, images * samples // SHORT), -(-min(SHORT, samples) // unit) * unit
+    inputs, samples = again.asked.resample, again.asked.resample_samples
+    few, count = max(1, inputs * samples // SHORT), -(-min(SHORT, samples) // unit) * unit
     new = [Piece(record, "estimation", (0, count), 0, count) for record in records[:few]]
     fresh: list[Ballots | None] = [None] * len(new)
     leads = []
@@ -421,7 +421,7 @@ def _votes_again(again: Again, request: CertifyRequest) -> list[CheckResult]:
 
 
 def _logits(again: Again, sampler: Sampler, pieces: list[Piece]) -> Iterator[tuple[int, Part, Tensor]]:
-    """Yield the logits of pieces, few images at a time, and whose they are."""
+    """Yield the logits of pieces, few inputs at a time, and whose they are."""
     for begin in range(0, len(pieces), TOGETHER):
         draws = [
             Draw(again.input(one.record.index), one.record.index, (one.end,), one.begin, one.stream)
@@ -459,10 +459,10 @@ def _same_seed(
                 allowed[name] += int((high - low).sum()) // 4
     samples = sum(piece.end - piece.begin for piece in pieces)
     whole = sum(not piece.left for piece in pieces)
-    images = len({piece.record.index for piece in pieces})
+    inputs = len({piece.record.index for piece in pieces})
     refuted, found = 2 / again.asked.error_rate, e_value(parts)
     about = (
-        f"{images} inputs chosen by seed {again.new_seed}, {samples:,} samples: {whole} stretches whole, "
+        f"{inputs} inputs chosen by seed {again.new_seed}, {samples:,} samples: {whole} stretches whole, "
         f"{len(pieces) - whole} in part (e-value {found:.2g}, refuted from {refuted:g}); "
         f"rounding may change {ties:,} votes, {moved['votes'] // 2:,} differ"
     )

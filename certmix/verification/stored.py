@@ -22,7 +22,7 @@ from certmix.certification.request import CertifyRequest, DeterministicRequest
 from certmix.errors import CertmixError, RunError
 from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.radii import SMOOTHINGS
-from certmix.runs import ImageRecord, Store, read_run
+from certmix.runs import InputRecord, Store, read_run
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of
 from certmix.runs.records import Look, Records, having, pieces, places_of
 from certmix.runs.settings import settings
@@ -38,7 +38,7 @@ ROLES = ("robust", "standard")
 class Run:
     """A run of ``certmix certify`` as it lies on disk.
 
-    ``records`` are the images of a sampled run, ``cells`` the numbers of one without samples, by index;
+    ``records`` are the inputs of a sampled run, ``cells`` the numbers of one without samples, by index;
     ``standard`` outputs (c,) of the standard model, probabilities or, without samples, logits.
     """
 
@@ -65,8 +65,8 @@ class Run:
             return publish.derive(request, store, self.description, held)
 
     @property
-    def proved_images(self) -> set[int]:
-        """The images of which a run without samples holds all that its request wants."""
+    def proved_inputs(self) -> set[int]:
+        """The inputs of which a run without samples holds all that its request wants."""
         assert not isinstance(self.request, CertifyRequest)
         return set.intersection(
             *(set(self.cells.get(cell, {})) for cell in requests.needed_cells(self.request))
@@ -171,9 +171,9 @@ def impossible(records: Records, request: CertifyRequest, classes: int) -> list[
     return sorted(found, key=lambda fault: fault[0])
 
 
-def _in_turn(looks: Mapping[int, Look], images: int) -> Iterator[tuple[int, int, IntArray]]:
-    """Yield two numbers of samples, and the rows of images (m,) whose looks these are, one after another."""
-    latest = np.full(images, -1)
+def _in_turn(looks: Mapping[int, Look], inputs: int) -> Iterator[tuple[int, int, IntArray]]:
+    """Yield two numbers of samples, and the rows of inputs (m,) whose looks these are, one after another."""
+    latest = np.full(inputs, -1)
     for after, look in sorted(looks.items()):
         for before in np.unique(latest[look.rows]).tolist():
             if before >= 0:
@@ -182,11 +182,11 @@ def _in_turn(looks: Mapping[int, Look], images: int) -> Iterator[tuple[int, int,
 
 
 def _ballots_faults(records: Records, classes: int) -> Iterator[tuple[int, str]]:
-    """Yield of which images ballots lack, are not those of the votes, or were cast less often later."""
-    images, chosen, every = len(records), records.chosen, np.arange(len(records))
-    lacking, others = np.full(images, chosen is None), np.zeros(images, bool)
+    """Yield of which inputs ballots lack, are not those of the votes, or were cast less often later."""
+    inputs, chosen, every = len(records), records.chosen, np.arange(len(records))
+    lacking, others = np.full(inputs, chosen is None), np.zeros(inputs, bool)
     for n in {*records.votes, *records.ballots}:
-        lacking |= having(records.votes, n, images) != having(records.ballots, n, images)
+        lacking |= having(records.votes, n, inputs) != having(records.ballots, n, inputs)
     for row in np.flatnonzero(lacking).tolist():
         yield row, "there are no ballots, from which votes behind a gate are counted"
     pairs = [(look, records.ballots[n]) for n, look in records.votes.items() if n in records.ballots]
@@ -199,7 +199,7 @@ def _ballots_faults(records: Records, classes: int) -> Iterator[tuple[int, str]]
             others[part] |= (counted.reshape(-1, classes) != votes.of(part)).any(1)
     for row in np.flatnonzero(others).tolist():
         yield row, "its ballots are not those of its votes"
-    for before, after, rows in _in_turn(records.ballots, images):
+    for before, after, rows in _in_turn(records.ballots, inputs):
         for part in pieces(rows, classes * LEVELS):
             earlier, later = (_keyed(records.ballots[n], part, classes) for n in (before, after))
             at = places_of(later[0], earlier[0])
@@ -209,13 +209,13 @@ def _ballots_faults(records: Records, classes: int) -> Iterator[tuple[int, str]]
 
 
 def _keyed(look: Look, rows: IntArray, classes: int) -> tuple[IntArray, IntArray]:
-    """Return a number for each image (its place among the rows) and code, and how many cast that ballot."""
+    """Return a number for each input (its place among the rows) and code, and how many cast that ballot."""
     cast = look.kept.take(look.at[np.searchsorted(look.rows, rows)])
     owner = np.repeat(np.arange(len(rows)), np.diff(cast.ends))
     return owner * (classes * LEVELS) + cast.codes, cast.counts
 
 
-def _scores_faults(record: ImageRecord) -> Iterator[str]:
+def _scores_faults(record: InputRecord) -> Iterator[str]:
     kept = dict(sorted(record.scores.items()))
     if set(kept) != {0, *record.estimation}:
         yield f"scores after {sorted(kept)} samples, votes after {sorted(record.estimation)}"

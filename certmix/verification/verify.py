@@ -68,7 +68,7 @@ _NAMES = {  # parts of a request whose names are not their words
 
 
 class Stored(NamedTuple):
-    """A run of a guarantee's identity: images that lack samples or bounds, and how many lack g's answer.
+    """A run of a guarantee's identity: inputs that lack samples or bounds, and how many lack g's answer.
 
     ``asked``: it was made for this very request, with these models and sources.  ``trusted``: it is finished,
     so that it can be checked whole before it is continued; of others only what they store can.
@@ -105,10 +105,10 @@ class Plan(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """What was done: images reused and drawn for, samples (selection included) reused and drawn."""
+    """What was done: inputs reused and drawn for, samples (selection included) reused and drawn."""
 
-    reused_images: int
-    drawn_images: int
+    reused_inputs: int
+    drawn_inputs: int
     reused_samples: int
     drawn_samples: int
     why: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ class Sampling(NamedTuple):
 def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> Plan:
     """Return what a guarantee lacks in the folder of runs `runs`; RunError if none there can be read."""
     request, dataset, g = guarantee.asked, loaded.dataset, loaded.standard
-    indices = tuple(int(dataset.indices[p]) for p in spread(len(dataset), request.images))
+    indices = tuple(int(dataset.indices[p]) for p in spread(len(dataset), request.inputs))
     identity = identity_of(request, loaded)
     usual = runs / identity.folder_name()
     others = [
@@ -187,8 +187,8 @@ def _stored(
     g, answered = loaded.standard, set(indices)
     with closing(opened(folder, loaded.dataset.classes)) as store:
         if isinstance(request, CertifyRequest):
-            images = store.images(ballots=request.gated)
-            there = [images[i] for i in indices if i in images]
+            inputs = store.inputs(ballots=request.gated)
+            there = [inputs[i] for i in indices if i in inputs]
             ready = {record.index for record in bound_records(there, request).records}
             answered = answered if g is None else set(store.standard(g.checksum))
         else:
@@ -233,7 +233,7 @@ def _what_changed(runs: Path, checksum: str, model: LoadedModel) -> str:
 
 
 def _what_is_done(request: Request, before: dict[str, Any], lacking: Sequence[int], count: int) -> str:
-    """Say what the stored run was asked differently, and how many images it is enough for."""
+    """Say what the stored run was asked differently, and how many inputs it is enough for."""
     now = _plain(request.as_dict())
     changed = []
     for name in now:
@@ -269,7 +269,7 @@ def draw(
         if not isinstance(request, CertifyRequest) or not (folder / DATABASE).is_file():
             return 0
         with closing(opened(folder, classes)) as store:
-            drawn = [one.drawn for index, one in store.images().items() if index in wanted]
+            drawn = [one.drawn for index, one in store.inputs().items() if index in wanted]
         return sum(drawn) + request.selection_samples * len(drawn)
 
     if found is not None and found.current and not fresh:
@@ -282,8 +282,8 @@ def draw(
                 if (value := stored.get(key)) is not None:
                     run.store.put(key, value)
             if sampled:
-                run.store.write_images(
-                    one for index, one in stored.images(ballots=True).items() if index in wanted
+                run.store.write_inputs(
+                    one for index, one in stored.inputs(ballots=True).items() if index in wanted
                 )
             for cell in stored.cells():
                 answers = cell.startswith("standard ")
@@ -498,7 +498,7 @@ def verify_guarantee(
     if worst(checks) is Outcome.FAILS:
         return _result(asked, planned.folder, checks, sampling=sampling)
     checks += _proof(derived, request, checks)
-    positions = spread(len(dataset), guarantee.asked.images)
+    positions = spread(len(dataset), guarantee.asked.inputs)
     labels, parts = np.asarray(dataset.labels)[positions], {k: own[positions] for k, own in groups.items()}
     found = figures_of(derived, planned.indices, labels, parts)
     verdicts = [judge(one, found, asked.claim.missed) for one, _ in asked.requirements]
@@ -555,7 +555,7 @@ def _verify_population(
 ) -> Verification:
     """Draw what a claim about a population lacks, derive it again, and judge it."""
     if request.budget is not None:
-        told = "a claim about a population draws images times samples at most"
+        told = "a claim about a population draws inputs times samples at most"
         raise ParameterError(f"budget = {request.budget:,}: {told}: leave it out")
     run = Path(request.runs) / identity_of(asked, loaded).folder_name()
 

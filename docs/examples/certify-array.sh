@@ -16,6 +16,6 @@ set -euo pipefail
 certmix certify --sigma 0.5 --alpha 0.76 \
     --data "${IMAGENET:?folder with val/CLASS/*.JPEG}" --split val --resize 256 --crop 224 \
     --standard timm:resnet50 --robust nets.py:noisy --robust-weights noisy.safetensors \
-    --images all --samples 100000 --device cuda --precision bf16 --workers 1 \
+    --inputs all --samples 100000 --device cuda --precision bf16 --workers 1 \
     --shard "${SLURM_ARRAY_TASK_ID}/${SLURM_ARRAY_TASK_COUNT}" \
     --output "runs/imagenet/shard-${SLURM_ARRAY_TASK_ID}" --format json

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from attacked import linear, outside, seeded, small_images, small_net
+from attacked import linear, outside, seeded, small_inputs, small_net
 from torch import nn
 
 from certmix.attacks.autoattack import ENSEMBLE, VERSIONS, autoattack
@@ -50,7 +50,7 @@ def package():
 
 @pytest.fixture
 def ensembles(package, monkeypatch):
-    """The ensembles that were run; they return the images, moved by `push` if it is set."""
+    """The ensembles that were run; they return the inputs, moved by `push` if it is set."""
     made = []
 
     def remember(self, x, y, *, batch_size):
@@ -63,7 +63,7 @@ def ensembles(package, monkeypatch):
 
 
 @pytest.mark.parametrize("norm, eps, dual", [("linf", 0.05, 1), ("l2", 0.1, 2)])
-def test_exactly_the_images_within_reach_of_the_boundary_are_broken(quick, norm, eps, dual):
+def test_exactly_the_inputs_within_reach_of_the_boundary_are_broken(quick, norm, eps, dual):
     model, x = net_of(), points(60)
     y, direction = model(x).argmax(1), model.weight[0] - model.weight[1]
     reach = ((model(x)[:, 0] - model(x)[:, 1]).abs() / direction.norm(dual)).detach()
@@ -123,7 +123,7 @@ def test_points_that_left_the_ball_are_pulled_back_exactly(package, ensembles, m
 
 @pytest.mark.parametrize("norm, eps, classes", [("linf", 0.03, 3), ("l2", 0.2, 5)])
 def test_the_real_ensemble_stays_inside_and_beats_its_first_attack(quick, norm, eps, classes):
-    model, x = small_net(classes), small_images(12)
+    model, x = small_net(classes), small_inputs(12)
     names = [name for name in ENSEMBLE if name != "square"]
     weak, strong = (run(model, x, norm, eps, version=version, seed=0) for version in (["apgd-ce"], names))
     assert outside(strong, x, norm, eps) == []
@@ -135,7 +135,7 @@ def test_it_is_silent_and_leaves_no_trace(quick, capfd, logged):
     def tracer(frame, event, argument):
         return None
 
-    model, x = small_net(5), small_images(4)
+    model, x = small_net(5), small_inputs(4)
     logger, before, tracing = logging.getLogger("auto-attack"), torch.get_rng_state(), sys.gettrace()
     handlers, propagate = list(logger.handlers), logger.propagate
     sys.settrace(tracer)
@@ -166,7 +166,7 @@ def test_the_logits_of_the_model_are_not_written_into(quick):
 
 def test_seed_and_generator_decide_and_dtype_and_shape_stay(quick):
     def found(**settings):
-        return run(small_net(4), small_images(6), "linf", 0.1, version=["apgd-ce"], **settings)
+        return run(small_net(4), small_inputs(6), "linf", 0.1, version=["apgd-ce"], **settings)
 
     assert torch.equal(found(seed=1), found(seed=1))
     assert not torch.equal(found(seed=1), found(seed=2))

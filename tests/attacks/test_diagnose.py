@@ -17,8 +17,8 @@ from certmix.models.mixture import MixedClassifier
 from certmix.models.spec import load_model
 
 WEIGHTS = torch.randn(12, 4, generator=torch.Generator().manual_seed(3))
-IMAGES = torch.rand(40, 12, generator=torch.Generator().manual_seed(4))
-LABELS = (IMAGES @ WEIGHTS).argmax(1)
+INPUTS = torch.rand(40, 12, generator=torch.Generator().manual_seed(4))
+LABELS = (INPUTS @ WEIGHTS).argmax(1)
 
 
 def linear(x):
@@ -26,14 +26,14 @@ def linear(x):
 
 
 def diagnose(model, **settings):
-    return diagnose_gradients(model, IMAGES, LABELS, **settings)
+    return diagnose_gradients(model, INPUTS, LABELS, **settings)
 
 
 def gaps(*values):
-    """Images and labels of the identity model whose two largest logits are so far apart."""
-    images = torch.zeros(len(values), 3)
-    images[:, 0] = torch.tensor(values)
-    return images, torch.zeros(len(values), dtype=torch.long)
+    """Inputs and labels of the identity model whose two largest logits are so far apart."""
+    inputs = torch.zeros(len(values), 3)
+    inputs[:, 0] = torch.tensor(values)
+    return inputs, torch.zeros(len(values), dtype=torch.long)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_shipped_models_and_their_mix_pass_in_silence(pictures, plain):
         health = diagnose_gradients(model, *pictures, plain=plain)
         assert health.messages == ()
         assert not health.blind
-        assert health.images == 16
+        assert health.inputs == 16
         assert health.vanishing == health.saturated == health.non_finite == health.one_hot == 0
 
 
@@ -96,10 +96,10 @@ def test_a_sure_model_blinds_the_plain_cross_entropy_and_none_of_our_losses(mode
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_few_classes_and_wrong_images_are_not_called_blind(classes, loss):
-    images = 50 * torch.randn(40, classes, generator=torch.Generator().manual_seed(classes))
-    for labels in (images.argmax(1), images.argmin(1)):
-        assert diagnose_gradients(lambda x: 20 * x, images, labels, loss=loss).messages == ()
+def test_few_classes_and_wrong_inputs_are_not_called_blind(classes, loss):
+    inputs = 50 * torch.randn(40, classes, generator=torch.Generator().manual_seed(classes))
+    for labels in (inputs.argmax(1), inputs.argmin(1)):
+        assert diagnose_gradients(lambda x: 20 * x, inputs, labels, loss=loss).messages == ()
 
 
 def test_a_one_hot_standard_model_in_a_mix_is_seen_at_alpha_0_alone():
@@ -126,8 +126,8 @@ def test_a_version_divided_as_the_message_says_is_healthy():
 
 
 def test_shares_are_exact():
-    images, labels = gaps(1.0, 15.0, 20.0, 50.0, 95.0, 150.0, 1e4, 1e4, 1e4, 1e4)
-    scaled, plain = (diagnose_gradients(lambda x: x, images, labels, plain=plain) for plain in (False, True))
+    inputs, labels = gaps(1.0, 15.0, 20.0, 50.0, 95.0, 150.0, 1e4, 1e4, 1e4, 1e4)
+    scaled, plain = (diagnose_gradients(lambda x: x, inputs, labels, plain=plain) for plain in (False, True))
     assert scaled.saturated == plain.saturated == 0.8  # from 16.6 on, log(1 + 2 exp(-gap)) rounds to 0
     assert plain.vanishing == 0.6  # from 88 on, exp(-gap) is denormal in float32, from 104 on it is 0
     assert scaled.vanishing == 0
@@ -136,8 +136,8 @@ def test_shares_are_exact():
     assert health.non_finite == pytest.approx(0.02)
     assert "2 % of the inputs" in health.messages[0]
     assert health.logit_gap == 1.0
-    images = torch.tensor([[0.0, 0.0, -math.inf], [0.0, 1.0, 2.0]])  # a log-probability of minus infinity
-    health = diagnose_gradients(lambda x: x, images, torch.tensor([0, 2]))
+    inputs = torch.tensor([[0.0, 0.0, -math.inf], [0.0, 1.0, 2.0]])  # a log-probability of minus infinity
+    health = diagnose_gradients(lambda x: x, inputs, torch.tensor([0, 2]))
     assert health.saturated == health.non_finite == 0.5
 
 
@@ -145,10 +145,10 @@ def test_one_vanishing_gradient_of_twenty_is_tolerated_and_two_are_not():
     def dead_at_zero(x):
         return linear(x) * x.any(1, keepdim=True)
 
-    images, labels = IMAGES[:20].clone(), LABELS[:20].clone()
+    inputs, labels = INPUTS[:20].clone(), LABELS[:20].clone()
     for dead, blind in ((1, False), (2, True)):
-        images[:dead], labels[:dead] = 0, 0
-        health = diagnose_gradients(dead_at_zero, images, labels)
+        inputs[:dead], labels[:dead] = 0, 0
+        health = diagnose_gradients(dead_at_zero, inputs, labels)
         assert health.vanishing == dead / 20
         assert health.blind == blind
 
@@ -156,14 +156,14 @@ def test_one_vanishing_gradient_of_twenty_is_tolerated_and_two_are_not():
 def test_batches_change_nothing_and_nothing_is_left_behind():
     model = nn.Linear(12, 4)
     with torch.no_grad():
-        whole = diagnose_gradients(model, IMAGES, LABELS)
+        whole = diagnose_gradients(model, INPUTS, LABELS)
     assert whole.messages == ()
-    parts = diagnose_gradients(model, IMAGES, LABELS, batch_size=7)
+    parts = diagnose_gradients(model, INPUTS, LABELS, batch_size=7)
     assert parts.logit_gap == pytest.approx(whole.logit_gap, rel=1e-5)
-    assert parts.images == whole.images
+    assert parts.inputs == whole.inputs
     assert model.weight.grad is None
-    assert IMAGES.grad is None
+    assert INPUTS.grad is None
     with pytest.raises(ParameterError, match="0 inputs"):
-        diagnose_gradients(linear, IMAGES[:0], LABELS[:0])
+        diagnose_gradients(linear, INPUTS[:0], LABELS[:0])
     with pytest.raises(ParameterError, match="40 inputs and 3 labels"):
-        diagnose_gradients(linear, IMAGES, LABELS[:3])
+        diagnose_gradients(linear, INPUTS, LABELS[:3])

@@ -32,7 +32,7 @@ def gaps(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def problem(classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Images whose gaps lie on both sides of what the ball moves, labels, and which of them hold.
+    """Inputs whose gaps lie on both sides of what the ball moves, labels, and which of them hold.
 
     At scale 1000 some that the ball can break are so sure that float64 has no probability and no
     cross-entropy but 1 and 0 for them.
@@ -42,12 +42,12 @@ def problem(classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     labels = torch.randint(0, classes, (COUNT,), generator=generator)
     level = (0.2 + 0.1 * drawn(COUNT, 1)).repeat(1, classes)  # equal rivals: no attack is led to a worse one
     level[torch.arange(COUNT), labels] = 0.5 + 0.28 * drawn(COUNT)
-    images = (level[:, :, None] + 0.02 * drawn(COUNT, 1, 3)).flatten(1).to(dtype)
+    inputs = (level[:, :, None] + 0.02 * drawn(COUNT, 1, 3)).flatten(1).to(dtype)
     labels[::11] = (labels[::11] + 1) % classes  # some are wrong before
-    after = gaps(blocks(classes, 1.0, torch.float64)(images.double()), labels) - REACH
+    after = gaps(blocks(classes, 1.0, torch.float64)(inputs.double()), labels) - REACH
     clear = after.abs() > 0.03
     assert 0.2 < (after[clear] > 0).double().mean() < 0.8
-    return images[clear], labels[clear], after[clear] > 0
+    return inputs[clear], labels[clear], after[clear] > 0
 
 
 @pytest.mark.filterwarnings("ignore:autoattack")
@@ -62,13 +62,13 @@ def problem(classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 def test_attacked_accuracy_of_a_linear_model_is_the_computed_one(attack, classes, scale, request):
     if attack == "autoattack":
         request.getfixturevalue("quick")
-    images, labels, held = problem(classes, torch.float32)
+    inputs, labels, held = problem(classes, torch.float32)
     model = blocks(classes, scale, torch.float32)
     budget = {"steps": 30, "queries": 600}
     budget = {name: budget[name] for name in budget if name in ATTACKS[attack].settings}
-    found = ATTACKS[attack].function(model, images, labels, "linf", EPS, **budget)
-    assert (found - images).abs().max() <= EPS
-    assert torch.equal((model(found).argmax(1) == labels) & (model(images).argmax(1) == labels), held)
+    found = ATTACKS[attack].function(model, inputs, labels, "linf", EPS, **budget)
+    assert (found - inputs).abs().max() <= EPS
+    assert torch.equal((model(found).argmax(1) == labels) & (model(inputs).argmax(1) == labels), held)
 
 
 @pytest.mark.parametrize("gradient_free", [False, True])
@@ -77,13 +77,13 @@ def test_attacked_accuracy_of_a_linear_model_is_the_computed_one(attack, classes
     [(10, 1000.0), *(pytest.param(*of, marks=pytest.mark.long) for of in ((2, 1.0), (3, 1000.0)))],
 )
 def test_the_smallest_margin_is_found_at_any_scale(classes, scale, gradient_free):
-    images, labels, held = problem(classes, torch.float64)
+    inputs, labels, held = problem(classes, torch.float64)
     model = blocks(classes, scale, torch.float64)
     found = minimum_margin(
-        model, images, labels, "linf", EPS, steps=30, queries=600, gradient_free=gradient_free
+        model, inputs, labels, "linf", EPS, steps=30, queries=600, gradient_free=gradient_free
     )
     assert torch.equal(~found.wrong, held)
-    least = gaps(model(images), labels) - scale * REACH  # where probabilities round to 1, too
+    least = gaps(model(inputs), labels) - scale * REACH  # where probabilities round to 1, too
     slack = 0.1 if gradient_free else 0.01
     assert torch.all(gaps(found.logits, labels)[held] <= least[held] + slack * scale)
 
@@ -106,7 +106,7 @@ def test_a_gpu_sees_few_sizes_of_batches_and_finds_the_same_points(attack, reque
     if attack == "autoattack":
         request.getfixturevalue("quick")
     generator = torch.Generator().manual_seed(0)
-    images, labels = torch.rand(50, 9, generator=generator), torch.randint(0, 3, (50,), generator=generator)
+    inputs, labels = torch.rand(50, 9, generator=generator), torch.randint(0, 3, (50,), generator=generator)
     found, sizes = [], []
     for devices in (("cuda",), ("cpu",)):
         monkeypatch.setattr(search, "PADDED", devices)
@@ -114,7 +114,7 @@ def test_a_gpu_sees_few_sizes_of_batches_and_finds_the_same_points(attack, reque
         budget = {"steps": 25, "queries": 200}
         budget = {name: budget[name] for name in budget if name in ATTACKS[attack].settings}
         more = {"version": ["apgd-ce", "square"]} if attack == "autoattack" else {}
-        found.append(ATTACKS[attack].function(model, images, labels, "linf", EPS, **budget, **more))
+        found.append(ATTACKS[attack].function(model, inputs, labels, "linf", EPS, **budget, **more))
         sizes.append(model.sizes)
     torch.testing.assert_close(*found)
     assert len(sizes[0]) == len(sizes[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from attacked import Counting, best_offset, linear, outside, seeded, small_images, small_net
+from attacked import Counting, best_offset, linear, outside, seeded, small_inputs, small_net
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -21,19 +21,19 @@ GRADIENT = ["fgsm", "pgd", "apgd-ce", "apgd-dlr", "apgd-targeted"]
 PAIRS = [(name, norm) for name in GRADIENT for norm in ATTACKS[name].norms]
 
 
-def attack(name, model, images, labels, norm="linf", eps=0.1, **changes):
-    return ATTACKS[name].function(model, images, labels, norm, eps, **{**QUICK[name], **changes})
+def attack(name, model, inputs, labels, norm="linf", eps=0.1, **changes):
+    return ATTACKS[name].function(model, inputs, labels, norm, eps, **{**QUICK[name], **changes})
 
 
-def predicted(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def predicted(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return model(images).argmax(1)
+        return model(inputs).argmax(1)
 
 
 def clean(count, **settings):
-    """A small net, images, and the labels that it gives them."""
-    model, images = small_net(**settings), small_images(count, **settings)
-    return model, images, predicted(model, images)
+    """A small net, inputs, and the labels that it gives them."""
+    model, inputs = small_net(**settings), small_inputs(count, **settings)
+    return model, inputs, predicted(model, inputs)
 
 
 # ------------------------------------------------------------ against the truth
@@ -49,19 +49,19 @@ def clean(count, **settings):
 )
 def test_the_optimum_of_a_linear_model_is_found_with_and_without_the_box(eps, name, norm):
     weight = torch.randn(2, 7, generator=seeded(1), dtype=torch.float64)
-    images = torch.rand(5, 7, generator=seeded(2), dtype=torch.float64)
-    images[:, 0], images[:, 1] = 0.0, 1.0
+    inputs = torch.rand(5, 7, generator=seeded(2), dtype=torch.float64)
+    inputs[:, 0], inputs[:, 1] = 0.0, 1.0
     given, close = {"early_stop": False}, {"fgsm": 1e-9, "pgd": 1e-6}.get(name, 1e-4)
     if name == "pgd":
         given |= {"steps": 80, "step_size": eps if norm == "l2" else eps / 4, "random_start": eps > 0.5}
     elif name != "fgsm":
         given["steps"] = 100
-    found = attack(name, linear(weight, (50.0, 0.0)), images, torch.zeros(5).long(), norm, eps, **given)
-    assert outside(found, images, norm, eps) == []
+    found = attack(name, linear(weight, (50.0, 0.0)), inputs, torch.zeros(5).long(), norm, eps, **given)
+    assert outside(found, inputs, norm, eps) == []
     slope = (weight[1] - weight[0]).numpy()
-    for image, point in zip(images.numpy(), found.numpy(), strict=True):
-        best = slope @ best_offset(slope, image, norm, eps)
-        assert best * (1 - close) <= slope @ (point - image) <= best * (1 + 1e-9)
+    for input, point in zip(inputs.numpy(), found.numpy(), strict=True):
+        best = slope @ best_offset(slope, input, norm, eps)
+        assert best * (1 - close) <= slope @ (point - input) <= best * (1 + 1e-9)
 
 
 class Between(nn.Module):
@@ -76,15 +76,15 @@ class Between(nn.Module):
 
 @pytest.mark.parametrize("early_stop", [True, False])
 def test_a_misclassified_point_beats_a_right_one_of_higher_loss(early_stop):
-    model, images, labels = Between().eval(), torch.tensor([[0.45], [0.55], [0.9]]), torch.zeros(3).long()
+    model, inputs, labels = Between().eval(), torch.tensor([[0.45], [0.55], [0.9]]), torch.zeros(3).long()
     options = dict(eps=0.4, steps=4, step_size=0.1, random_start=False, early_stop=early_stop)
-    found = pgd(model, images, labels, **options)
+    found = pgd(model, inputs, labels, **options)
     torch.testing.assert_close(found[:2], torch.tensor([[0.55], [0.55]]))
-    losses = [LOSSES["cross-entropy"](model(x), labels, None)[0] for x in (found, images + 0.2)]
+    losses = [LOSSES["cross-entropy"](model(x), labels, None)[0] for x in (found, inputs + 0.2)]
     assert losses[0] < losses[1]
 
 
-def reference(model, images, labels, norm, eps, loss):
+def reference(model, inputs, labels, norm, eps, loss):
     """The authors' code, 15 steps; it computes in float32."""
     package = pytest.importorskip("pyautoattack.autopgd_base")
     options = dict(norm=norm.capitalize(), eps=eps, n_iter=15, device="cpu")
@@ -93,19 +93,19 @@ def reference(model, images, labels, norm, eps, loss):
     else:
         attack = package.APGDAttack(model, loss={"cross-entropy": "ce"}.get(loss, loss), **options)
     with torch.random.fork_rng():
-        return attack.perturb(images.clone(), labels.clone())
+        return attack.perturb(inputs.clone(), labels.clone())
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("norm, eps", [("linf", 0.025), ("l2", 0.25)])
 @pytest.mark.parametrize("loss", ["cross-entropy", "dlr", "targeted-dlr"])
 def test_parity_with_the_authors_code_at_equal_budgets(norm, eps, loss):
-    model, images, labels = clean(60)
+    model, inputs, labels = clean(60)
     function = (
         apgd_targeted if loss == "targeted-dlr" else lambda *given, **named: apgd(*given, loss=loss, **named)
     )
-    ours = function(model, images, labels, norm, eps, steps=15, generator=seeded())
-    theirs = reference(model, images, labels, norm, eps, loss)
+    ours = function(model, inputs, labels, norm, eps, steps=15, generator=seeded())
+    theirs = reference(model, inputs, labels, norm, eps, loss)
     broken, expected = (predicted(model, found) != labels for found in (ours, theirs))
     assert 7 < expected.sum() < 54
     assert int((broken != expected).sum()) <= 2
@@ -120,35 +120,35 @@ def test_parity_with_the_authors_code_at_equal_budgets(norm, eps, loss):
     st.sampled_from([0.0, 1e-9, 8 / 255, 0.5, 5.0, 1e6]), st.integers(0, 1000), st.booleans(),
 )  # fmt: skip
 def test_every_attack_stays_in_ball_and_box(pair, dtype, eps, seed, early_stop):
-    (name, norm), images = pair, small_images(3, seed, dtype)
+    (name, norm), inputs = pair, small_inputs(3, seed, dtype)
     labels, model = torch.tensor([0, 1, 2]), small_net(seed=seed % 3, dtype=dtype)
-    found = attack(name, model, images, labels, norm, eps, early_stop=early_stop, generator=seeded(seed))
+    found = attack(name, model, inputs, labels, norm, eps, early_stop=early_stop, generator=seeded(seed))
     assert found.dtype == dtype
-    assert outside(found, images, norm, eps) == []
+    assert outside(found, inputs, norm, eps) == []
     if eps == 0:
-        assert torch.equal(found, images)
+        assert torch.equal(found, inputs)
     elif dtype == torch.float32 and eps < 1:
-        images = 2 * images - 1
-        found = attack(name, model, images, labels, norm, eps, box=(-1.0, 1.0))
-        assert outside(found, images, norm, eps, (-1.0, 1.0)) == []
+        inputs = 2 * inputs - 1
+        found = attack(name, model, inputs, labels, norm, eps, box=(-1.0, 1.0))
+        assert outside(found, inputs, norm, eps, (-1.0, 1.0)) == []
 
 
 @pytest.mark.parametrize("name", GRADIENT)
 @pytest.mark.parametrize("early_stop", [True, False])
 def test_the_best_of_all_tracked_points_is_returned(name, early_stop):
-    model, images, labels = clean(12)
+    model, inputs, labels = clean(12)
     labels[0] = (labels[0] + 1) % 5
     seen: list[list[tuple]] = [[] for _ in range(12)]
 
     def track(at, points, logits, step):
         torch.testing.assert_close(logits, model(points).detach(), rtol=1e-4, atol=1e-5)
         if step == 0:
-            assert torch.equal(points, images)
+            assert torch.equal(points, inputs)
         for i, point, z in zip(at.tolist(), points, logits, strict=True):
             seen[i].append((int(z.argmax()) != int(labels[i]), point, z, step))
 
     options = dict(early_stop=early_stop, track=track, restarts=2, generator=seeded())
-    found = attack(name, model, images, labels, eps=0.02, **options)
+    found = attack(name, model, inputs, labels, eps=0.02, **options)
     broken = predicted(model, found) != labels
     assert 0 < broken.sum() < 12
     steps = [[step for *_, step in row] for row in seen]
@@ -167,16 +167,16 @@ def test_the_best_of_all_tracked_points_is_returned(name, early_stop):
             assert torch.equal(found[i], among[int(losses.argmax())][0])
 
 
-def worth(model, images, labels, loss="cross-entropy"):
-    """How good an attacked image is: misclassified points above all others, then by loss."""
+def worth(model, inputs, labels, loss="cross-entropy"):
+    """How good an attacked input is: misclassified points above all others, then by loss."""
     with torch.no_grad():
-        logits = model(images)
+        logits = model(inputs)
     return 1e6 * (logits.argmax(1) != labels) + LOSSES[loss](logits, labels, None)
 
 
 @pytest.mark.parametrize("name, norm", PAIRS)
 def test_more_restarts_steps_and_targets_never_give_a_worse_point(name, norm):
-    model, images, labels = clean(8, dtype=torch.float64)
+    model, inputs, labels = clean(8, dtype=torch.float64)
     eps, loss = {"linf": 0.01, "l2": 0.1, "l1": 1.0}[norm], ATTACKS[name].loss
     more = [{"restarts": 1}, {"restarts": 2}, {"restarts": 4}]
     if name == "apgd-targeted":
@@ -185,10 +185,10 @@ def test_more_restarts_steps_and_targets_never_give_a_worse_point(name, norm):
         more = [{"steps": k, "step_size": eps / 2} for k in (1, 2, 5)] + [
             {"steps": 5, "step_size": eps / 2, "restarts": 2}
         ]
-    before = worth(model, images, labels, loss)
+    before = worth(model, inputs, labels, loss)
     for options in more:
         found = attack(
-            name, model, images, labels, norm, eps, early_stop=False, generator=seeded(5), **options
+            name, model, inputs, labels, norm, eps, early_stop=False, generator=seeded(5), **options
         )
         after = worth(model, found, labels, loss)
         assert torch.all(after >= before - 1e-9)
@@ -197,33 +197,33 @@ def test_more_restarts_steps_and_targets_never_give_a_worse_point(name, norm):
 
 @pytest.mark.parametrize("name", GRADIENT)
 def test_the_surroundings_play_no_part_and_nothing_is_left_behind(name):
-    model, images, labels = clean(4)
+    model, inputs, labels = clean(4)
     model.requires_grad_(True)
     state, before = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
-    found = [attack(name, model, images, labels, eps=0.02)]
+    found = [attack(name, model, inputs, labels, eps=0.02)]
     with torch.no_grad():
-        found.append(attack(name, model, images, labels, eps=0.02))
+        found.append(attack(name, model, inputs, labels, eps=0.02))
     with torch.inference_mode():
-        found.append(attack(name, model, images.clone(), labels.clone(), eps=0.02).clone())
+        found.append(attack(name, model, inputs.clone(), labels.clone(), eps=0.02).clone())
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
     assert torch.equal(before, torch.get_rng_state())
-    assert not (found[0].requires_grad or images.requires_grad)
+    assert not (found[0].requires_grad or inputs.requires_grad)
     for part in (slice(0), slice(1)):  # an empty batch and a batch of one
-        assert attack(name, model, images[part], labels[part]).shape == images[part].shape
+        assert attack(name, model, inputs[part], labels[part]).shape == inputs[part].shape
     labels[2] = (labels[2] + 1) % 5  # what is misclassified stays as it is
     for early_stop in (True, False) if name in ("fgsm", "pgd") else ():
-        moved = distance(attack(name, model, images, labels, eps=1e-3, early_stop=early_stop), images, "linf")
+        moved = distance(attack(name, model, inputs, labels, eps=1e-3, early_stop=early_stop), inputs, "linf")
         assert (moved == 0).tolist() == [False, False, early_stop, False]
 
 
 def test_the_generator_decides_and_batches_do_not():
-    model, images, labels = clean(6, dtype=torch.float64)
+    model, inputs, labels = clean(6, dtype=torch.float64)
 
     def run(rows=slice(None), generator=None):
-        return pgd(model, images[rows], labels[rows], eps=0.002, steps=3, generator=generator)
+        return pgd(model, inputs[rows], labels[rows], eps=0.002, steps=3, generator=generator)
 
     one, again, two = (run(generator=seeded(s)) for s in (1, 1, 2))
     assert torch.equal(one, again) and torch.equal(run(), run())
@@ -236,18 +236,18 @@ def test_the_generator_decides_and_batches_do_not():
 # -------------------------------------------------------------- what is asked
 
 
-def test_early_stop_drops_images_one_by_one_and_never_asks_twice():
-    """Label 1 wins beyond x = 1/2: the images break at the clean point, after 1, 2 and 4 steps, or never."""
-    images = torch.tensor([[0.6], [0.45], [0.35], [0.15], [0.05]], dtype=torch.float64)
+def test_early_stop_drops_inputs_one_by_one_and_never_asks_twice():
+    """Label 1 wins beyond x = 1/2: the inputs break at the clean point, after 1, 2 and 4 steps, or never."""
+    inputs = torch.tensor([[0.6], [0.45], [0.35], [0.15], [0.05]], dtype=torch.float64)
     model = Counting(linear([[-1.0], [1.0]], (1.0, 0.0)))
     labels, seen = torch.zeros(5, dtype=torch.long), []
     options = dict(steps=4, step_size=0.1, random_start=False)
-    found = pgd(model, images, labels, eps=0.4, track=lambda at, *_: seen.append(at.tolist()), **options)
+    found = pgd(model, inputs, labels, eps=0.4, track=lambda at, *_: seen.append(at.tolist()), **options)
     assert seen == [[0, 1, 2, 3, 4], [1, 2, 3, 4], [2, 3, 4], [3, 4], [3, 4]]
     assert model.batches == [5, 4, 3, 2, 2]
     assert model.gradients == [True, True, True, True, False]
     torch.testing.assert_close(found[:, 0], torch.tensor([0.6, 0.55, 0.55, 0.55, 0.45]).double())
-    found = pgd(model, images, labels, eps=0.4, early_stop=False, **options)
+    found = pgd(model, inputs, labels, eps=0.4, early_stop=False, **options)
     torch.testing.assert_close(found[:, 0], torch.tensor([1.0, 0.85, 0.75, 0.55, 0.45]).double())
     assert model.batches[5:] == [5] * 5
 
@@ -260,9 +260,9 @@ def test_early_stop_drops_images_one_by_one_and_never_asks_twice():
     (apgd_ce, {"steps": 7}, [False, *[True] * 7, False]),
 ])  # fmt: skip
 def test_one_forward_pass_a_point_and_one_backward_pass_a_step(function, options, gradients):
-    net, images, labels = clean(4)
+    net, inputs, labels = clean(4)
     model = Counting(net)
-    function(model, images, labels, eps=1e-4, **options)
+    function(model, inputs, labels, eps=1e-4, **options)
     assert model.gradients == gradients
     assert model.batches == [4] * len(gradients)
 
@@ -271,19 +271,19 @@ def test_each_target_takes_the_survivors_and_finds_its_own_class():
     """Class 3 has the lowest clean logit of the rivals and is the only one within reach."""
     weight = torch.diag(torch.tensor([0.0, 0.1, 0.1, 12.0, 0.1]))
     model = Counting(linear(weight, (2.5, 1.0, 1.5, -6.0, 1.4)))
-    images = torch.full((2, 5), 0.5, dtype=torch.float64)
-    images[1, 3] = 0.1
+    inputs = torch.full((2, 5), 0.5, dtype=torch.float64)
+    inputs[1, 3] = 0.1
     labels, options = torch.zeros(2, dtype=torch.long), dict(eps=0.25, steps=3)
-    assert torch.equal(model.module(images)[0].argsort(descending=True), torch.tensor([0, 2, 4, 1, 3]))
-    few = predicted(model.module, apgd_targeted(model, images, labels, targets=3, **options))
+    assert torch.equal(model.module(inputs)[0].argsort(descending=True), torch.tensor([0, 2, 4, 1, 3]))
+    few = predicted(model.module, apgd_targeted(model, inputs, labels, targets=3, **options))
     assert few.tolist() == [0, 0]
     model.batches.clear()
-    found = apgd_targeted(model, images, labels, **options)
+    found = apgd_targeted(model, inputs, labels, **options)
     assert predicted(model.module, found).tolist() == [3, 0]
     assert model.batches[:13] == [2] * 13
     assert model.batches[-1] == 1
     model.batches.clear()
-    apgd_targeted(model, images, labels, early_stop=False, **options)
+    apgd_targeted(model, inputs, labels, early_stop=False, **options)
     assert model.batches == [2] * (1 + 4 * 4)
 
 
@@ -338,16 +338,16 @@ def algorithm_1(start, centre, eps, steps):
 
 @pytest.mark.parametrize("steps", [30, 100])
 def test_every_point_is_that_of_the_papers_algorithm(steps):
-    images, eps = torch.rand(4, 3, generator=seeded(3), dtype=torch.float64) * 0.4 + 0.3, 0.25
-    seen: list[list[np.ndarray]] = [[] for _ in images]
+    inputs, eps = torch.rand(4, 3, generator=seeded(3), dtype=torch.float64) * 0.4 + 0.3, 0.25
+    seen: list[list[np.ndarray]] = [[] for _ in inputs]
 
     def track(at, points, logits, step):
         for i, point in zip(at.tolist(), points.numpy(), strict=True):
             seen[i].append(point)
 
-    apgd(Waves().eval(), images, torch.zeros(4).long(), "linf", eps, loss="margin", steps=steps, track=track)
-    for image, (_, start, *rest) in zip(images.numpy(), seen, strict=True):
-        path, halvings = algorithm_1(start, image, eps, steps)
+    apgd(Waves().eval(), inputs, torch.zeros(4).long(), "linf", eps, loss="margin", steps=steps, track=track)
+    for input, (_, start, *rest) in zip(inputs.numpy(), seen, strict=True):
+        path, halvings = algorithm_1(start, input, eps, steps)
         assert halvings >= 3
         np.testing.assert_allclose([start, *rest], path, atol=1e-12)
 
@@ -356,7 +356,7 @@ def test_every_point_is_that_of_the_papers_algorithm(steps):
 
 
 class Failing(nn.Module):
-    """Gives NaN, or NaN gradients, away from the image."""
+    """Gives NaN, or NaN gradients, away from the input."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -375,13 +375,13 @@ class Failing(nn.Module):
 @pytest.mark.parametrize("how", ["logits", "infinite", "gradients"])
 @pytest.mark.parametrize("name", GRADIENT)
 def test_what_would_disarm_the_attack_is_refused(name, how):
-    images, word = torch.tensor([[0.5, 0.5], [0.25, 0.75]]), how.replace("infinite", "logits")
+    inputs, word = torch.tensor([[0.5, 0.5], [0.25, 0.75]]), how.replace("infinite", "logits")
     for early_stop in (True, False):
         with pytest.raises(ModelError, match=f"infinite {word} at attacked inputs.*square"):
-            attack(name, Failing(how), images, torch.zeros(2, dtype=torch.long), early_stop=early_stop)
+            attack(name, Failing(how), inputs, torch.zeros(2, dtype=torch.long), early_stop=early_stop)
 
 
-IMAGES, LABELS, NET = torch.full((2, 4), 0.5), torch.zeros(2, dtype=torch.long), linear(torch.eye(3, 4))
+INPUTS, LABELS, NET = torch.full((2, 4), 0.5), torch.zeros(2, dtype=torch.long), linear(torch.eye(3, 4))
 
 
 def answer(value):
@@ -399,10 +399,10 @@ REFUSED = [
     ({"labels": torch.tensor([-1, 0])}, ParameterError, "label -1"),
     ({"labels": torch.tensor([0.0, 1.0])}, ParameterError, "float32.*integers"),
     ({"labels": torch.tensor([0])}, ParameterError, r"\(1,\).*\(2,\)"),
-    ({"images": IMAGES + 0.6}, ParameterError, r"\[1.1, 1.1\], outside the box \[0, 1\]"),
-    ({"images": torch.full((2, 4), float("nan"))}, ParameterError, "NaN"),
-    ({"images": torch.ones(2, 4, dtype=torch.uint8)}, ParameterError, "uint8.*floating-point"),
-    ({"images": torch.ones(2)}, ParameterError, r"\(N, ...\)"),
+    ({"inputs": INPUTS + 0.6}, ParameterError, r"\[1.1, 1.1\], outside the box \[0, 1\]"),
+    ({"inputs": torch.full((2, 4), float("nan"))}, ParameterError, "NaN"),
+    ({"inputs": torch.ones(2, 4, dtype=torch.uint8)}, ParameterError, "uint8.*floating-point"),
+    ({"inputs": torch.ones(2)}, ParameterError, r"\(N, ...\)"),
     ({"model": nn.Linear(4, 3)}, ModelError, r"training mode.*model.eval\(\)"),
     ({"model": nn.Sequential(nn.Flatten(), nn.Dropout().train()).eval().append(nn.Dropout())}, ModelError, "eval"),
     ({"model": answer(torch.full((2, 3), float("nan")))}, ModelError, "2 of 2 clean inputs"),
@@ -427,7 +427,7 @@ OWN = [
     ("pgd", {"model": lambda x: F.linear(x.float().round().detach(), torch.ones(2, 4))}, ModelError, "square"),
 ])  # fmt: skip
 def test_bad_arguments_are_refused_in_one_line(name, change, error, message):
-    arguments = {"model": NET, "images": IMAGES.double(), "labels": LABELS, "norm": "linf", "eps": 0.1}
+    arguments = {"model": NET, "inputs": INPUTS.double(), "labels": LABELS, "norm": "linf", "eps": 0.1}
     with pytest.raises(error, match=message) as caught:
         attack(name, **{**arguments, **change})
     assert "\n" not in str(caught.value)

@@ -25,10 +25,10 @@ def closed_form(x, y, norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_the_smallest_margin_is_found_for_every_image_right_or_wrong(norm):
+def test_the_smallest_margin_is_found_for_every_input_right_or_wrong(norm):
     x, y = points()
     found = minimum_margin(TWO, x, y, norm, EPS, steps=60, targets=1, generator=seeded())
-    # a targeted loss falls back to the margin itself; images that are wrong are attacked by the first attack alone
+    # a targeted loss falls back to the margin itself; inputs that are wrong are attacked by the first attack alone
     assert torch.allclose(found.margin, closed_form(x, y, norm), atol=2e-3)
     assert (found.margin >= closed_form(x, y, norm) - 1e-12).all()
     assert torch.equal(found.wrong, found.margin < 0)
@@ -44,7 +44,7 @@ def test_the_clean_point_counts():
     assert torch.equal(found.points, x) and (found.found_by == 0).all()
 
 
-def test_leaving_broken_images_changes_nothing_for_those_that_stay_right():
+def test_leaving_broken_inputs_changes_nothing_for_those_that_stay_right():
     x, y = points(80, 3)
     whole, early = (
         minimum_margin(

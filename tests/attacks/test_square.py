@@ -98,7 +98,7 @@ def three_cases(x):
     return torch.stack([score, torch.zeros_like(score)], 1)
 
 
-def test_images_drop_out_at_their_first_misclassified_point_and_leave_the_moves_of_others_alone():
+def test_inputs_drop_out_at_their_first_misclassified_point_and_leave_the_moves_of_others_alone():
     cases = (0, 1, 1, 2, 1, 2)
     x = torch.full((6, 13), 0.5)
     x[:, -1] = torch.tensor(cases) / 4

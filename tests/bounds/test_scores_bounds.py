@@ -38,12 +38,12 @@ def lower_of(name):
     return BOUNDS[name].compute.keywords["lower"]
 
 
-def selected_lower(name, image, delta):
-    return lower_of(name)(own_values(image), delta, 1.0)
+def selected_lower(name, input, delta):
+    return lower_of(name)(own_values(input), delta, 1.0)
 
 
-def rival_upper(name, image, delta):
-    return 1 - min(lower_of(name)(rival_values(image, i), delta, 1.0) for i in image.others())
+def rival_upper(name, input, delta):
+    return 1 - min(lower_of(name)(rival_values(input, i), delta, 1.0) for i in input.others())
 
 
 def betting_of(tuned):

@@ -20,7 +20,7 @@ def alone(counts, selected, failure_probability):
 def test_a_bound_is_one_entry(problem, command, monkeypatch):
     """The command takes it, and it is in a run with repeated looks and in its table."""
     words = [
-        "certify", *problem.options, "--images", "2", "--samples", "200", "--bound", "alone", "--output", "run",
+        "certify", *problem.options, "--inputs", "2", "--samples", "200", "--bound", "alone", "--output", "run",
         "--format", "json",
     ]  # fmt: skip
     assert command(*words).code == 2

@@ -28,10 +28,10 @@ def write(path: Path, rows: list[Row], correct: list[int] | None = None, end: st
     return path
 
 
-def simulated(sigma: float, samples: int, delta: float, images: int = 500) -> list[Row]:
-    """Rows of a log that was made as its numbers say; one image in five is unanimous."""
+def simulated(sigma: float, samples: int, delta: float, inputs: int = 500) -> list[Row]:
+    """Rows of a log that was made as its numbers say; one input in five is unanimous."""
     rng = np.random.default_rng(1)
-    votes = np.where(rng.random(images) < 0.2, samples, rng.binomial(samples, 0.6 + 0.4 * rng.random(images)))
+    votes = np.where(rng.random(inputs) < 0.2, samples, rng.binomial(samples, 0.6 + 0.4 * rng.random(inputs)))
     p = clopper_pearson.lower_bound(votes, samples, delta)
     radii = exact_radius(p, 1 - p, sigma, 1.0)
     return [(20 * i, 1, 1 if r > 0 else -1, f"{r:.3}") for i, r in enumerate(radii)]
@@ -101,7 +101,7 @@ AT: list[Row] = [(0, 1, 1, "0.25"), (1, 1, 0, "0.5"), (2, 1, 1, "0.75"), (3, 1, 
 
 
 @pytest.mark.parametrize(
-    "rows, log, options, check, changes, images, words",
+    "rows, log, options, check, changes, inputs, words",
     [
         ([], {}, {}, "rows", True, (), "a header and no rows"),
         (FOUR, {}, {"rows": 6}, "rows", True, (), "2 missing"),
@@ -122,12 +122,12 @@ AT: list[Row] = [(0, 1, 1, "0.25"), (1, 1, 0, "0.5"), (2, 1, 1, "0.75"), (3, 1, 
         (ABOVE, {}, {"sigma": 0.1}, "ceiling", True, (0, 1, 2, 3), "cannot be those of sigma = 0.1"),
     ],
 )  # fmt: skip
-def test_findings_of_a_log(tmp_path, rows, log, options, check, changes, images, words):
+def test_findings_of_a_log(tmp_path, rows, log, options, check, changes, inputs, words):
     found = audit(write(tmp_path / "log", rows, **log), **options)
     assert checks(found).get(check) is changes
     assert found.facts["rows"] == len(rows)
-    told = [(finding.images, finding.message) for finding in found.findings if finding.check == check]
-    assert any(about == images and words in message for about, message in told) == (changes is not None)
+    told = [(finding.inputs, finding.message) for finding in found.findings if finding.check == check]
+    assert any(about == inputs and words in message for about, message in told) == (changes is not None)
 
 
 def test_class_counts(tmp_path):
@@ -149,7 +149,7 @@ def test_stated_numbers_are_checked(tmp_path):
 
 def test_an_own_log_has_no_thresholds_and_knows_its_ceiling(tmp_path):
     request = {
-        "sigma": 0.5, "alpha": 0.76, "images": 2, "samples": 1000, "goal": "fixed", "failure_probability": 0.001,
+        "sigma": 0.5, "alpha": 0.76, "inputs": 2, "samples": 1000, "goal": "fixed", "failure_probability": 0.001,
         "bound": "clopper-pearson", "certificates": ["exact"], "radii": [0.0, 0.25],
     }  # fmt: skip
     run = {"format_version": 2, "request": request, "data": {"inputs": 9, "class_names": ["a", "b"]}}
@@ -225,7 +225,7 @@ def test_json_and_exit_codes(command, tmp_path):
 
 
 def test_a_run_folder(command, problem):
-    options = (*problem.options, "--samples", 400, "--images", 5, "--output", "run")
+    options = (*problem.options, "--samples", 400, "--inputs", 5, "--output", "run")
     assert command("certify", *options).code == 0
     sound = command("audit", "run")
     assert sound.code == 0, sound.out

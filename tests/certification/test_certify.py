@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forged import edit_record, images_in
+from forged import edit_record, inputs_in
 from planes import INPUTS, LABELS, NET, plane, points, run
 from scipy.stats import norm
 from torch import nn
@@ -81,9 +81,9 @@ def test_counts_do_not_change_when_the_request_does(tmp_path: Path, monkeypatch)
             assert record.seconds == first.seconds
 
 
-def test_more_images_draw_only_what_is_missing(tmp_path: Path):
-    few = run(output=tmp_path / "run", images=2)
-    many, alone = run(output=tmp_path / "run", images="all"), run(images="all")
+def test_more_inputs_draw_only_what_is_missing(tmp_path: Path):
+    few = run(output=tmp_path / "run", inputs=2)
+    many, alone = run(output=tmp_path / "run", inputs="all"), run(inputs="all")
     seconds = {r.index: r.seconds for r in many.records}
     assert all(seconds[r.index] == r.seconds for r in few.records)
     for a, b in zip(many.records, alone.records, strict=True):
@@ -101,11 +101,11 @@ def test_more_images_draw_only_what_is_missing(tmp_path: Path):
     ],
 )
 def test_another_identity_is_refused_and_named(tmp_path: Path, change, part):
-    run(output=tmp_path / "run", images=1)
+    run(output=tmp_path / "run", inputs=1)
     with pytest.raises(RunError, match=part) as refused:
-        run(output=tmp_path / "run", images=1, **change)
+        run(output=tmp_path / "run", inputs=1, **change)
     assert "\n" not in str(refused.value)
-    run(output=tmp_path / "run", images=1, fresh=True, **change)
+    run(output=tmp_path / "run", inputs=1, fresh=True, **change)
 
 
 @pytest.mark.parametrize(
@@ -118,19 +118,19 @@ def test_another_identity_is_refused_and_named(tmp_path: Path, change, part):
 )
 def test_a_choice_that_samples_may_have_decided_is_pointed_out(tmp_path: Path, change, first):
     """By a warning, in the table, and by recertify of the folder whatever its newest request was."""
-    run(output=tmp_path / "run", images=1)
+    run(output=tmp_path / "run", inputs=1)
     with pytest.warns(certmix.CertmixWarning, match=f"made (with|for) {first}"):
-        changed = run(output=tmp_path / "run", images=1, **change)
+        changed = run(output=tmp_path / "run", inputs=1, **change)
     assert any(first in note for note in changed.summary.notes)
     assert any(first in note for note in recertify(tmp_path / "run").notes)
-    assert not any("choice" in note for note in run(output=tmp_path / "run", images=1).summary.notes)
+    assert not any("choice" in note for note in run(output=tmp_path / "run", inputs=1).summary.notes)
 
 
-def test_a_changed_image_is_noticed(tmp_path: Path):
-    run(output=tmp_path / "run", images=1, data=DATA)
+def test_a_changed_input_is_noticed(tmp_path: Path):
+    run(output=tmp_path / "run", inputs=1, data=DATA)
     edit_record(tmp_path / "run", 0, estimation={}, input_checksum="0" * 64)
     with pytest.raises(RunError, match="input 0 is not what it was"):
-        run(output=tmp_path / "run", images=1, data=DATA)
+        run(output=tmp_path / "run", inputs=1, data=DATA)
 
 
 def test_the_run_folder_is_complete(tmp_path: Path):
@@ -150,14 +150,14 @@ def test_the_run_folder_is_complete(tmp_path: Path):
 
 
 def test_a_second_writer_is_kept_out(tmp_path: Path):
-    run(output=tmp_path / "run", images=1)
+    run(output=tmp_path / "run", inputs=1)
     identity = Identity(**read_run(tmp_path / "run")["identity"])
     with Run(tmp_path / "run", identity, 2), pytest.raises(RunError, match="in use"):
-        run(output=tmp_path / "run", images=1)
-    run(output=tmp_path / "run", images=1)
+        run(output=tmp_path / "run", inputs=1)
+    run(output=tmp_path / "run", inputs=1)
 
 
-def test_interrupted_before_the_first_image():
+def test_interrupted_before_the_first_input():
     class Interrupting(nn.Module):
         def forward(self, x):
             if len(x) > 4:
@@ -169,12 +169,12 @@ def test_interrupted_before_the_first_image():
         partial = run(robust=Interrupting(), standard=None)
     finally:
         signal.signal(signal.SIGINT, ignored)
-    assert (partial.summary.images, partial.summary.complete) == (0, False)
+    assert (partial.summary.inputs, partial.summary.complete) == (0, False)
 
 
 def test_kill_dash_nine_loses_at_most_the_round_in_flight(problem, command, tmp_path: Path):
     options = [*problem.options[:4], "--robust", f"{tmp_path / 'nets.py'}:Slow", *problem.options[6:]]
-    options += ["--samples", 300, "--goal", "fixed", "--batch-size", 50, "--images", "all", "--output"]
+    options += ["--samples", 300, "--goal", "fixed", "--batch-size", 50, "--inputs", "all", "--output"]
     process = subprocess.Popen(
         [sys.executable, "-m", "certmix_cli", "certify", *map(str, options), str(tmp_path / "run")],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -182,7 +182,7 @@ def test_kill_dash_nine_loses_at_most_the_round_in_flight(problem, command, tmp_
     database, rows = tmp_path / "run" / "numbers.sqlite", 0
     for _ in range(3000):
         time.sleep(0.1)
-        rows = images_in(database)
+        rows = inputs_in(database)
         if rows >= 3:
             break
     os.kill(process.pid, signal.SIGKILL)
@@ -191,7 +191,7 @@ def test_kill_dash_nine_loses_at_most_the_round_in_flight(problem, command, tmp_
 
     def stored():
         with closing(Store(database, 3, read_only=True)) as store:
-            return store.images()
+            return store.inputs()
 
     kept = stored()
     resumed = command("certify", *options, tmp_path / "run", "--format", "json")
@@ -211,7 +211,7 @@ def test_kill_dash_nine_loses_at_most_the_round_in_flight(problem, command, tmp_
 CHANCE = [[x / 20 - 0.5, 0.0] for x in range(20)]
 WARNED = [
     ({"samples": 10}, "cannot certify anything.*about"),
-    ({"alpha": 0.5, "images": 1}, "raise --alpha"),
+    ({"alpha": 0.5, "inputs": 1}, "raise --alpha"),
     ({"data": points(CHANCE, [int(x > 0) for x, _ in CHANCE])}, "near chance.*normalisation"),
     ({"robust": "nets.py:tiny", "samples": 100}, "tiny draws its weights at random"),
 ]
@@ -227,7 +227,7 @@ def test_what_does_not_look_right_is_pointed_out(tmp_path: Path, monkeypatch, op
 
 WRONG = [
     ({"alpha": 0.3}, "alpha"), ({"alpha": 1.5}, "alpha"), ({"sigma": 0.0}, "sigma"),
-    ({"sigma": float("nan")}, "sigma"), ({"samples": 0}, "samples"), ({"images": 0}, "images"),
+    ({"sigma": float("nan")}, "sigma"), ({"samples": 0}, "samples"), ({"inputs": 0}, "inputs"),
     ({"failure_probability": 0.0}, "between"), ({"failure_probability": 1.0}, "between"),
     ({"certificates": ("magic",)}, "magic"), ({"bound": "magic"}, "magic"), ({"seed": -1}, "seed"),
     ({"goal": "magic"}, "magic"), ({"goal": "radii", "samples": 99}, "looks first"),
@@ -236,7 +236,8 @@ WRONG = [
     ({"sigma": "0.5"}, "^sigma = '0.5' is of type str: give a number"),
     ({"alpha": None}, "no alpha is given"),
     ({"failure_probability": [0.1]}, r"^failure probability = \[0.1\] is of type"),
-    ({"imges": 3}, r"^unknown options: imges: did you mean images\?"),
+    ({"inpts": 3}, r"^unknown options: inpts: did you mean inputs\?"),
+    ({"images": 3}, r"^unknown options: images: did you mean inputs\?"),
     ({"certificate": "exact"}, r"unknown options: certificate: did you mean certificates\?"),
     ({"xyzzy": 1}, "unknown options: xyzzy: leave it out"),
     ({"robust": plane([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])}, "3"),

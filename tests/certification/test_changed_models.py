@@ -87,7 +87,7 @@ CODE = {
 }
 """What changes in each file of code: the text before and after."""
 READ = ("cfg.json", "model.pkl", "environment")
-SMALL = ("--sigma", "1", "--alpha", "0.9", "--images", "3", "--samples", "200", "--selection-samples", "20")
+SMALL = ("--sigma", "1", "--alpha", "0.9", "--inputs", "3", "--samples", "200", "--selection-samples", "20")
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_nothing_stored_is_served_for_a_robust_model_that_changed(command, folde
     before = held(folder / "run")
     change(folder, what, monkeypatch)
     for again in (
-        certify(command, *WEIGHTS, "--images", "4"),
+        certify(command, *WEIGHTS, "--inputs", "4"),
         command("reproduce", "--run-code", "run", "--output", "again"),
         command("falsify", "--run-code", "run"),
     ):

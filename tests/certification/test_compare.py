@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
     return {
         "a": certified(folder / "a", named, **few),
         "b": certified(folder / "b", named, alpha=0.9, **few),
-        "fewer": certified(folder / "fewer", named, images=3, **few),
+        "fewer": certified(folder / "fewer", named, inputs=3, **few),
         "h alone": certified(folder / "alone", {**named, "standard": None}, **few),
         "other data": certified(folder / "other", sources_of_others(folder / "others"), **few),
     }

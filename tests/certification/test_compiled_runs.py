@@ -36,7 +36,7 @@ def holds(run):
 def test_counts_are_those_of_the_model_and_the_run_says_how(problem, command, calls):
     found = {}
     for name, more in (("plain", ()), ("compiled", ("--compile",))):
-        options = (*problem.options, "--images", 6, "--samples", 400, "--output", name, "--format", "csv")
+        options = (*problem.options, "--inputs", 6, "--samples", 400, "--output", name, "--format", "csv")
         done = command("certify", *options, *more)
         assert done.code == 0
         told = described(problem.folder / name)
@@ -48,9 +48,9 @@ def test_counts_are_those_of_the_model_and_the_run_says_how(problem, command, ca
 
 def test_a_run_goes_on_compiled_or_not(problem, command, calls):
     options, run = (*problem.options, "--samples", 400, "--output", "run"), problem.folder / "run"
-    command("certify", *options, "--images", 3)
+    command("certify", *options, "--inputs", 3)
     for more in (("--compile",), ()):
-        assert command("certify", *options, "--images", 6, *more).code == 0
+        assert command("certify", *options, "--inputs", 6, *more).code == 0
         assert described(run)["compiled"] == "partly"
     assert len(calls) == 1
     assert holds(run)
@@ -61,7 +61,7 @@ def test_a_model_that_cannot_be_compiled_ends_with_a_remedy(problem, command, mo
         raise RuntimeError("no C++ compiler")
 
     monkeypatch.setattr(compiling.torch, "compile", lambda module, **options: fail)
-    failed = command("certify", *problem.options, "--images", 3, "--output", "run", "--compile")
+    failed = command("certify", *problem.options, "--inputs", 3, "--output", "run", "--compile")
     assert failed.code == 2
     assert failed.err.strip().splitlines()[-1].startswith("Error: the robust model cannot be compiled here")
     assert "use --compile off" in failed.err
@@ -70,7 +70,7 @@ def test_a_model_that_cannot_be_compiled_ends_with_a_remedy(problem, command, mo
 def test_merging_says_which_shards_were_compiled(tmp_path, calls):
     folders, said = [tmp_path / "1", tmp_path / "2"], []
     for number, folder in enumerate(folders, 1):
-        more = {"shard": f"{number}/2", "compiled": number == 2, "samples": 200, "images": "all"}
+        more = {"shard": f"{number}/2", "compiled": number == 2, "samples": 200, "inputs": "all"}
         certmix.certify(sigma=0.5, alpha=0.76, output=folder, **more, **sources(tmp_path))
     merge(folders, tmp_path / "whole", say=said.append)
     assert any("shards differ in compiled (False and True)" in line for line in said)

@@ -25,7 +25,7 @@ SIGMA = 0.5
 
 
 class Tail(nn.Module):
-    """Class 0 iff no coordinate of the noise around the constant image 0.5 lies beyond `BEYOND` sigma."""
+    """Class 0 iff no coordinate of the noise around the constant input 0.5 lies beyond `BEYOND` sigma."""
 
     def __init__(self, beyond: float = BEYOND) -> None:
         super().__init__()
@@ -69,9 +69,9 @@ def test_the_tail_of_the_noise_is_there_at_imagenet_size():
 def tail_run(tmp_path_factory):
     """The same through a whole run, at a border that 3,072 coordinates cross often enough."""
     folder = tmp_path_factory.mktemp("tail") / "run"
-    images = np.full((2, 3, 32, 32), 0.5, np.float32)
+    inputs = np.full((2, 3, 32, 32), 0.5, np.float32)
     result = certmix.certify(
-        sigma=SIGMA, alpha=1.0, data=points(images, [0, 0]), standard=None, robust=Tail(4.5), images="all", samples=4000,
+        sigma=SIGMA, alpha=1.0, data=points(inputs, [0, 0]), standard=None, robust=Tail(4.5), inputs="all", samples=4000,
         goal="fixed", selection_samples=20, output=folder,
     )  # fmt: skip
     return result, folder
@@ -93,7 +93,7 @@ def test_the_smoothed_classifier_bounds_the_tail_from_below():
     assert found.radii.radius[0] <= SIGMA * stats.norm.ppf(true_probability(4.5, 3072))
 
 
-def low_order_images() -> Tensor:
+def low_order_inputs() -> Tensor:
     """Two inputs 1.65e-6 apart."""
     x = torch.full((2, 3, 32, 32), 0.5)
     x[1] -= 2.0**-25
@@ -101,12 +101,12 @@ def low_order_images() -> Tensor:
 
 
 def test_inputs_that_differ_in_their_last_bits_are_not_certified_for_different_classes():
-    images = low_order_images()
-    apart = float((images[0].double() - images[1].double()).norm())
+    inputs = low_order_inputs()
+    apart = float((inputs[0].double() - inputs[1].double()).norm())
     smooth = SmoothedClassifier(Parity(), SIGMA, classes=2, batch_size=100)
-    one = smooth.certify(images, samples=400, selection_samples=20)
+    one = smooth.certify(inputs, samples=400, selection_samples=20)
     result = certmix.certify(
-        sigma=SIGMA, alpha=1.0, data=points(images.numpy(), [0, 1]), standard=None, robust=Parity(), images="all",
+        sigma=SIGMA, alpha=1.0, data=points(inputs.numpy(), [0, 1]), standard=None, robust=Parity(), inputs="all",
         samples=400, goal="fixed", selection_samples=20,
     )  # fmt: skip
     radii = result.evaluation.radii[0].radius

@@ -12,7 +12,7 @@ import torch
 import worst_mix
 from forged import edit_vectors
 from planes import plane
-from small_nets import images, random_net
+from small_nets import inputs, random_net
 from torch import nn
 
 import certmix
@@ -64,7 +64,7 @@ def shifted(weights=PLANES) -> nn.Linear:
 
 
 def run(certificate="margin", **options):
-    given = dict(data=POINTS, standard=shifted(), robust=shifted(), images="all")
+    given = dict(data=POINTS, standard=shifted(), robust=shifted(), inputs="all")
     if certificate == "lipschitz-constant":
         given["lipschitz_constant"] = 8.0
     return certmix.certify(alpha=ALPHA, certificates=(certificate,), **{**given, **options})
@@ -78,7 +78,7 @@ def run(certificate="margin", **options):
     ],
 )  # fmt: skip
 def test_no_attack_within_a_verified_radius_flips_the_mix(name, norm):
-    h, x = Scaled(random_net(name, 3), 25.0).eval(), images(6, seed=1)
+    h, x = Scaled(random_net(name, 3), 25.0).eval(), inputs(6, seed=1)
     y = h(x).argmax(1)
     found = run(data=dataset(x.numpy(), y.numpy()), standard=None, robust=h, norm=norm, max_radius=0.5,
                 radii=(0.0, 0.1)).outcomes.radii[1].radius  # fmt: skip
@@ -159,7 +159,7 @@ def test_what_is_stored_is_not_computed_again(tmp_path: Path, monkeypatch):
     assert again.summary == first.summary
     run(output=tmp_path / "run", standard=None)
     assert not calls
-    given = dict(data=POINTS, standard=shifted(), robust=shifted(), images="all", output=tmp_path / "run")
+    given = dict(data=POINTS, standard=shifted(), robust=shifted(), inputs="all", output=tmp_path / "run")
     certmix.certify(alpha=0.9, certificates=("margin",), **given)
     assert calls == [pytest.approx(0.1 / 0.9 + 2**-22, abs=1e-12)], "h alone is stored already"
     store = Store(tmp_path / "run" / "numbers.sqlite", read_only=True)
@@ -187,7 +187,7 @@ def test_interrupting_gives_a_partial_table_and_resumes(tmp_path: Path):
 
     partial = run(output=tmp_path / "run", progress=stop, batch_size=2)
     assert not partial.summary.complete
-    assert (partial.summary.images, partial.summary.planned_images) == (4, 5)
+    assert (partial.summary.inputs, partial.summary.planned_inputs) == (4, 5)
     assert json.loads((tmp_path / "run" / "certified-accuracy.json").read_text())["complete"] is False
     whole = run(output=tmp_path / "run", batch_size=2)
     assert whole.summary.complete
@@ -241,7 +241,7 @@ def test_a_model_that_does_more_than_known_layers_is_refused_before_any_work(net
         run(robust=net, standard=None)
 
 
-def test_the_layers_are_compared_on_the_datas_own_images(monkeypatch):
+def test_the_layers_are_compared_on_the_datas_own_inputs(monkeypatch):
     """A rectifier that is taken for the identity shows at negative inputs alone, which this data has."""
     monkeypatch.setitem(layers.RULES, nn.ReLU, lambda layer, shape: [])
     net = nn.Sequential(nn.ReLU(), shifted())
@@ -257,7 +257,7 @@ def test_ties_abstain_and_alpha_one_half_certifies_nothing():
     assert result.summary.abstained == 1
     with pytest.warns(certmix.CertmixWarning, match="raise --alpha"):
         half = certmix.certify(
-            alpha=0.5, certificates=("margin",), data=POINTS, robust=shifted(), standard=None, images="all"
+            alpha=0.5, certificates=("margin",), data=POINTS, robust=shifted(), standard=None, inputs="all"
         )
     assert half.outcomes.radii[1].radius.max() == 0
     assert half.outcomes.radii[0].radius.max() > 0
@@ -270,7 +270,7 @@ CONSTANT = {"certificate": "lipschitz-constant"}
     "change, words",
     [
         ({"certificate": "magic"}, "margin or lipschitz-constant"), ({"norm": "l1"}, "use one of linf, l2"),
-        ({"alpha": 0.4}, "1/2 <= alpha"), ({"images": 0}, "at least 1"), ({"radii": (0.2, 0.1)}, "increase"),
+        ({"alpha": 0.4}, "1/2 <= alpha"), ({"inputs": 0}, "at least 1"), ({"radii": (0.2, 0.1)}, "increase"),
         ({"radii": (0.0, 9.0)}, "--max-radius"), ({"max_radius": 0.0}, "above 0"),
         ({"bound_method": "magic"}, "interval, crown-ibp, crown"), ({"lipschitz_constant": 1.0}, "leave it out"),
         ({"constant_of": "logits"}, "leave it out"), (CONSTANT, "give --lipschitz-constant"),
@@ -323,7 +323,7 @@ def test_no_model_is_taken_for_a_bounded_one(command, monkeypatch):
 def test_the_command_prints_one_json_object_and_reproduces(command, problem):
     run_folder = problem.folder / "run"
     arguments = (
-        "certify", *problem.options[:6], "--alpha", 0.76, *MARGIN, "--images", 5, "--radii", "0,1/255,8/255",
+        "certify", *problem.options[:6], "--alpha", 0.76, *MARGIN, "--inputs", 5, "--radii", "0,1/255,8/255",
         "--output", run_folder,
     )  # fmt: skip
     done = command(*arguments, "--format", "json")

@@ -59,13 +59,13 @@ NETS = {"bands": Brightest, "splitting": Darkest}
 @pytest.fixture
 def sources(tmp_path, request):
     levels = np.full((4, 3, SIDE, SIDE), LEVEL, np.uint8)
-    levels[2:, :, 5, 3] += 2  # not all the same image
+    levels[2:, :, 5, 3] += 2  # not all the same input
     np.savez(tmp_path / "data.npz", inputs=levels, labels=[1, 1, 1, 2])
     return lambda kind: Sources(data=str(tmp_path / "data.npz"), robust=NETS[kind]().eval(), standard=None)
 
 
 def asked(kind: str, **settings) -> Enumerated:
-    return Enumerated(noise=kind, **{"alpha": 0.76, "scale": SCALE[kind], "images": "all", **settings})
+    return Enumerated(noise=kind, **{"alpha": 0.76, "scale": SCALE[kind], "inputs": "all", **settings})
 
 
 @pytest.mark.parametrize("kind", NETS)
@@ -79,7 +79,7 @@ def test_a_run_is_verified_attacked_in_vain_and_caught_where_it_claims_more(sour
     assert found.summary.rows[1].certified_accuracy[0] == 0.75, "one label is another"
     checks = verify(folder, VerifyRequest(new_seed=1), sources=given)
     assert not [str(one) for one in checks.checks if one.outcome == "fails"]
-    attack = FalsifyRequest(images="all", steps=3, restarts=2)
+    attack = FalsifyRequest(inputs="all", steps=3, restarts=2)
     honest = falsify(folder, attack, sources=given)
     assert len(honest.attacked) == 4 and not honest.findings
 
@@ -102,7 +102,7 @@ def test_a_run_is_verified_attacked_in_vain_and_caught_where_it_claims_more(sour
     checks = {
         one.check: one for one in verify(folder, VerifyRequest(resample=4, new_seed=1), sources=given).checks
     }
-    assert checks["radii again"].outcome == "fails" and 0 in checks["radii again"].images
+    assert checks["radii again"].outcome == "fails" and 0 in checks["radii again"].inputs
     assert checks["published files"].outcome == "fails"
     assert [one.claim.index for one in falsify(folder, attack, sources=given).attacked] == [1, 2, 3]
 
@@ -170,7 +170,7 @@ def test_a_finding_is_judged_again(sources, tmp_path):
     with closing(Store(folder / DATABASE, 3)) as store:
         cell = asked("bands", scale=1.0).cell
         store.write(cell, [0], np.full((1, SIDE), 2 * 20 + 19, np.int64))
-    found = falsify(folder, FalsifyRequest(images="all", steps=1, restarts=1), sources=given)
+    found = falsify(folder, FalsifyRequest(inputs="all", steps=1, restarts=1), sources=given)
     assert found.falsified and [one.claim.index for one in found.findings] == [0]
     again = replay(found.files[0], sources=given)
     assert again.stands
@@ -203,7 +203,7 @@ def test_what_a_kind_says_nothing_of_is_refused(sources, tmp_path):
             asked("bands", **wrong)
 
 
-def test_a_patch_wider_than_the_image_is_refused(sources, tmp_path):
+def test_a_patch_wider_than_the_input_is_refused(sources, tmp_path):
     told = "a patch of 9 columns does not lie within images of 8: give --patch 8 or less"
     with pytest.raises(ParameterError, match=told):
         run_certify(asked("bands", radii=(1.0, 9.0)), sources("bands"), in_memory=True)
@@ -295,7 +295,7 @@ def test_a_guarantee_names_a_kind_and_is_read_back():
     text = """version = 1
 requirements = ["certified_accuracy@3 >= 0.2"]
 [data]
-images = 10
+inputs = 10
 [robust]
 model = "cifar10-splitting-0.50"
 [certificate]
@@ -306,7 +306,7 @@ alpha = 0.76
 gate = 0.3
 """
     found = parse_guarantee(text)
-    assert found.asked == Enumerated(noise="bands", alpha=0.76, gate=0.3, images=10)
+    assert found.asked == Enumerated(noise="bands", alpha=0.76, gate=0.3, inputs=10)
     for old, new, told in (
         ('noise = "bands"\n', "", "no kind of smoothing is named: give noise splitting or bands"),
         ("gate = 0.3", "samples = 100", "certificate enumerated draws no samples"),

@@ -75,9 +75,9 @@ def test_channels_and_their_order():
         dataset_of((np.random.default_rng(0).random((4, 3, 2, 5)), [0, 1, 0, 1])), [1.0, 2.0, 4.0]
     )
     noise, out = Noise(0.5, torch.device("cpu"), dataset.scale), torch.empty(2000, 30)
-    image = torch.from_numpy(dataset.read(0))
-    noise.fill(out, noise.steps(image), NoiseKey(0, 0), 0)
-    spread = (out.view(-1, 2, 5, 3).movedim(-1, 1) - image).std(dim=(0, 2, 3))
+    input = torch.from_numpy(dataset.read(0))
+    noise.fill(out, noise.steps(input), NoiseKey(0, 0), 0)
+    spread = (out.view(-1, 2, 5, 3).movedim(-1, 1) - input).std(dim=(0, 2, 3))
     assert torch.allclose(spread, torch.tensor([0.5, 1.0, 2.0]), rtol=0.03)
 
 
@@ -90,7 +90,7 @@ def run(model, data, **options):
         samples=400,
         input_range=None,
         progress=False,
-        images="all",
+        inputs="all",
         **options,
     )
 
@@ -112,7 +112,7 @@ def test_scaled_noise_is_noise_on_the_scaled_input():
         found, plain.certify(inputs / UNIT.astype(np.float32), 400).radii.radius, rtol=1e-9
     )
     again = certmix.certify(
-        smooth, (inputs, labels), samples=400, input_range=None, progress=False, images="all", alpha=1.0
+        smooth, (inputs, labels), samples=400, input_range=None, progress=False, inputs="all", alpha=1.0
     )
     assert again.summary.norm == "scaled l2"
     np.testing.assert_array_equal(again.outcomes.radii[0].radius, radii)
@@ -171,7 +171,7 @@ def test_commands(sensor, command, tmp_path):
     assert (
         "allows changes of |temperature| <= 0.16 K or |pressure| <= 30 Pa or |humidity| <= 0.01 alone" in text
     )
-    assert "image" not in made.out + made.err
+    assert "input" not in made.out + made.err
     assert command(*sensor, *scale, "--output", "run").code == 0  # it goes on
     other = command(*sensor, "--feature-scale", "0.8,150,0.06", "--output", "run")
     assert other.code == 2 and "data_checksum" in other.err

@@ -207,7 +207,7 @@ def test_a_run_is_verified_and_withstands_attacks(smoothing, tmp_path):
     data = INPUTS, net(INPUTS).argmax(1)
     checked = certmix.verify(tmp_path / "run", models=(net, net), data=data)
     assert not [one for one in checked.checks if one.outcome.name == "FAILS"], checked
-    attacked = certmix.falsify(tmp_path / "run", models=(net, net), data=data, images=2, samples=1000)
+    attacked = certmix.falsify(tmp_path / "run", models=(net, net), data=data, inputs=2, samples=1000)
     assert not attacked.findings
     again = certmix.recertify(tmp_path / "run", alpha=0.95)
     assert again.summary.norm == smoothing.norm

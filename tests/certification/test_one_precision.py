@@ -32,24 +32,24 @@ def described(folder):
 @pytest.mark.parametrize("named, first, then", [(True, "bf16", "fp32"), (False, "fp32", "bf16")])
 def test_a_run_goes_on_in_the_precision_it_was_begun_in(problem, command, native, named, first, then):
     options = (*problem.options, "--samples", 200, *(("--output", "runs/one") if named else ()))
-    for precision, images, said in ((first, 1, False), (then, 2, True), (then, 2, False)):
+    for precision, inputs, said in ((first, 1, False), (then, 2, True), (then, 2, False)):
         native(precision == "bf16")
-        done = command("certify", *options, "--images", images)
+        done = command("certify", *options, "--inputs", inputs)
         assert done.code == 0
         assert (f"the run goes on in {first}, in which it was begun; --precision {then}" in done.err) == said
     (folder,) = (problem.folder / "runs").iterdir()
     told = described(folder)
     assert told["identity"]["precision"] == told["request"]["precision"] == first
     assert f"--precision {first}" in repeat_command(folder, told)
-    other = command("certify", *options, "--images", 2, "--precision", then)
+    other = command("certify", *options, "--inputs", 2, "--precision", then)
     if named:
         assert other.code == 2
         assert f"precision is {first} there, {then} asked" in other.err
     else:
         assert other.code == 0  # two runs: auto takes that of its own
-        assert command("certify", *options, "--images", 3).code == 0
-        assert {described(one)["request"]["images"] for one in (problem.folder / "runs").iterdir()} == {2, 3}
-    assert command("certify", *options, "--images", 1, "--fresh").code == 0
+        assert command("certify", *options, "--inputs", 3).code == 0
+        assert {described(one)["request"]["inputs"] for one in (problem.folder / "runs").iterdir()} == {2, 3}
+    assert command("certify", *options, "--inputs", 1, "--fresh").code == 0
     assert then in {described(one)["identity"]["precision"] for one in (problem.folder / "runs").iterdir()}
 
 
@@ -57,7 +57,7 @@ def test_shards_of_machines_that_differ_are_not_merged(tmp_path, native):
     for number in (1, 2):
         native(number == 2)
         certmix.certify(
-            sigma=0.5, alpha=0.76, output=tmp_path / str(number), shard=f"{number}/2", samples=200, images="all",
+            sigma=0.5, alpha=0.76, output=tmp_path / str(number), shard=f"{number}/2", samples=200, inputs="all",
             **sources(tmp_path),
         )  # fmt: skip
     with pytest.raises(
@@ -79,7 +79,7 @@ def test_an_executor_s_worker_says_what_its_device_computes(tmp_path, native):
             alpha=0.76,
             output=tmp_path / "run",
             samples=200,
-            images="all",
+            inputs="all",
             executor=pool,
             **sources(tmp_path),
         )
@@ -101,7 +101,7 @@ sigma = 0.5
 
 
 def test_tf32_is_asked_for_and_part_of_the_identity(problem, command, monkeypatch):
-    options = (*problem.options, "--samples", 200, "--images", 3, "--precision", "tf32", "--output", "run")
+    options = (*problem.options, "--samples", 200, "--inputs", 3, "--precision", "tf32", "--output", "run")
     done = command("certify", *options)
     assert (done.code, "precision tf32: cpu has none" in done.err) == (2, True)
     monkeypatch.setattr("certmix.certification.run.refuse_tf32", lambda *given: None)
@@ -148,7 +148,7 @@ def test_what_is_not_sampled_is_float32_without_tf32(problem, command, monkeypat
         return forward(self, x)
 
     monkeypatch.setattr(nn.Linear, "forward", telling)
-    assert command(*words, "--alpha", 0.76, "--images", 6, *problem.options[:6]).code == 0
+    assert command(*words, "--alpha", 0.76, "--inputs", 6, *problem.options[:6]).code == 0
     assert told == expected
 
 
@@ -163,7 +163,7 @@ def repaid(monkeypatch):
 def test_auto_compiles_where_it_pays_and_says_so(problem, command, monkeypatch, repaid):
     asked = []
     monkeypatch.setattr(compiling.torch, "compile", lambda module, **options: asked.append(1) or module)
-    options = (*problem.options, "--images", 3, "--samples", 200, "--workers", 1)
+    options = (*problem.options, "--inputs", 3, "--samples", 200, "--workers", 1)
     for name, more, compiled in (("a", (), True), ("b", ("--compile", "off"), False)):
         assert command("certify", *options, "--output", name, *more).code == 0
         told = described(problem.folder / name)
@@ -179,7 +179,7 @@ def test_a_compiled_model_whose_rows_depend_on_their_place_is_left(problem, comm
     def shifting(module, **options):
         return lambda batch: module(batch) + 1e-3 * torch.arange(len(batch))[:, None] * torch.eye(3)[0]
 
-    options = (*problem.options, "--images", 3, "--samples", 200, "--workers", 1, "--format", "csv")
+    options = (*problem.options, "--inputs", 3, "--samples", 200, "--workers", 1, "--format", "csv")
     plain = command("certify", *options, "--output", "plain", "--compile", "off")
     monkeypatch.setattr(compiling.torch, "compile", shifting)
     monkeypatch.setattr(compiling, "TOLERANCE", 1e9)
@@ -195,7 +195,7 @@ def test_a_model_that_cannot_be_compiled_runs_as_it_is_where_that_was_not_asked(
     def fail(batch):
         raise RuntimeError("no C++ compiler")
 
-    options = (*problem.options, "--images", 3, "--samples", 200, "--workers", 1, "--format", "csv")
+    options = (*problem.options, "--inputs", 3, "--samples", 200, "--workers", 1, "--format", "csv")
     plain = command("certify", *options, "--output", "plain", "--compile", "off")
     monkeypatch.setattr(compiling.torch, "compile", lambda module, **options: fail)
     done = command("certify", *options, "--output", "run")

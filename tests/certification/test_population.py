@@ -160,14 +160,14 @@ def test_the_bound_refutes_all_that_is_smaller_and_needs_no_order():
 
 
 def test_draws_are_by_the_seed_alone():
-    data = ASKED.replace(images=4000)
+    data = ASKED.replace(inputs=4000)
     order = order_of(data, 7)
     assert np.all(np.abs(np.bincount(order, minlength=7) - 4000 / 7) < 5 * np.sqrt(4000 / 7))
-    assert np.array_equal(order[:50], order_of(data.replace(images=50), 7))
+    assert np.array_equal(order[:50], order_of(data.replace(inputs=50), 7))
     assert not np.array_equal(order, order_of(data.replace(seed=1), 7))
-    each = ASKED.replace(population="distribution", images="all")
+    each = ASKED.replace(population="distribution", inputs="all")
     assert sorted(order_of(each, 40).tolist()) == list(range(40))
-    assert np.array_equal(order_of(each.replace(images=9), 40), order_of(each, 40)[:9])
+    assert np.array_equal(order_of(each.replace(inputs=9), 40), order_of(each, 40)[:9])
 
 
 REFUSED = {
@@ -209,15 +209,15 @@ def numbers(folder: Path) -> list[tuple[int, bytes]]:
 
 
 def test_a_share_is_shown_resumed_and_shown_again(command, problem, tmp_path):
-    first = command("certify", *given(problem), *POINTS, "--images", 60, "--at-least", 0.2, *OUT)
+    first = command("certify", *given(problem), *POINTS, "--inputs", 60, "--at-least", 0.2, *OUT)
     told = json.loads(first.out)
     assert (first.code, told["reached"], told["complete"]) == (0, True, True), first.err
     assert told["lower_bound"] >= 0.2 and told["draws"] <= 60
     before = numbers(tmp_path / "run")
-    more = command("certify", *given(problem), *POINTS, "--images", 60, *OUT)
+    more = command("certify", *given(problem), *POINTS, "--inputs", 60, *OUT)
     assert json.loads(more.out)["draws"] == 60 and numbers(tmp_path / "run")[: len(before)] == before
     again = command(
-        "certify", *given(problem), *POINTS, "--images", 60, "--output", "other", "--format", "json"
+        "certify", *given(problem), *POINTS, "--inputs", 60, "--output", "other", "--format", "json"
     )
     assert again.out == more.out and numbers(tmp_path / "other") == numbers(tmp_path / "run")
     shown = command("show", "run", "--format", "json")
@@ -235,7 +235,7 @@ def test_an_interrupted_claim_goes_on_where_it_was(problem, tmp_path):
         if now.done >= 25:
             raise KeyboardInterrupt
 
-    how = {"sigma": 0.25, "alpha": 0.76, "goal": "population", "at_radius": 0.1, "images": 60, "samples": 100}
+    how = {"sigma": 0.25, "alpha": 0.76, "goal": "population", "at_radius": 0.1, "inputs": 60, "samples": 100}
     named = f"{problem.folder}/nets.py:linear", problem.folder / "points.npz"
     whole = certmix.certify(*named, **how, output=tmp_path / "whole", progress=False)
     part = certmix.certify(*named, **how, output=tmp_path / "run", progress=stop)
@@ -251,7 +251,7 @@ def test_inputs_far_from_the_grid_are_never_accepted():
 
 
 def test_what_is_not_shown_is_no_failure_of_proof(command, problem):
-    found = command("certify", *given(problem), *POINTS, "--images", 4, "--at-least", 0.9)
+    found = command("certify", *given(problem), *POINTS, "--inputs", 4, "--at-least", 0.9)
     assert (
         found.code == 1
         and "not shown" in found.out
@@ -265,7 +265,7 @@ def test_a_distribution_takes_each_input_once(command, problem, tmp_path):
     assert (found.code, told["draws"], told["inputs"]) == (0, 12, 12), found.err
     vectors = [np.frombuffer(data, "<i8") for _, data in numbers(tmp_path / "run")]
     assert sorted(vector[0] for vector in vectors) == list(range(12))
-    claim = claim_of(Population(**{**told_request(tmp_path), "images": "all"}), 2, 12, np.stack(vectors))
+    claim = claim_of(Population(**{**told_request(tmp_path), "inputs": "all"}), 2, 12, np.stack(vectors))
     assert claim.lower_bound == told["lower_bound"]
 
 
@@ -289,7 +289,7 @@ OTHERS: dict[str, tuple[Callable, str]] = {
 
 
 def test_other_commands_refuse_it_by_name(command, problem):
-    command("certify", *given(problem), *POINTS, "--images", 3, *OUT)
+    command("certify", *given(problem), *POINTS, "--inputs", 3, *OUT)
     for name, (words, told) in OTHERS.items():
         found = command(*words())
         assert found.code == 2 and told in " ".join(found.err.split()), (name, found.err)
@@ -307,7 +307,7 @@ def test_python(problem):
     net = load_model(f"{problem.folder}/nets.py:linear", classes=3).module
     found = certmix.certify(
         net, problem.folder / "points.npz", sigma=0.25, alpha=0.76, goal="population", at_radius=0.1,
-        at_least=0.1, images=60, samples=100, progress=False,
+        at_least=0.1, inputs=60, samples=100, progress=False,
     )  # fmt: skip
     assert found.claim.reached and found.claim.lower_bound >= 0.1 and found.folder is None
     assert "population" in str(found)
@@ -318,7 +318,7 @@ def test_python(problem):
 
 @pytest.fixture
 def run(command, problem, tmp_path) -> Path:
-    command("certify", *given(problem), *POINTS, "--images", 40, *OUT)
+    command("certify", *given(problem), *POINTS, "--inputs", 40, *OUT)
     return tmp_path / "run"
 
 
@@ -395,7 +395,7 @@ version = 1
 requirements = ["population_certified_accuracy@0.1 >= {share}"]
 [data]
 name = "points.npz"
-images = 40
+inputs = 40
 [robust]
 model = "nets.py:linear"
 [certificate]

@@ -17,7 +17,7 @@ from certmix.tables.table import Quantity, Share, printed
 from certmix.tables.words import settled, share_of
 from certmix.types import ConfidenceBounds, FloatArray
 
-IMAGES, SAMPLES, TABLES = 40, 1500, 15
+INPUTS, SAMPLES, TABLES = 40, 1500, 15
 
 
 def asked(**changes) -> CertifyRequest:
@@ -25,7 +25,7 @@ def asked(**changes) -> CertifyRequest:
 
 
 class Simulated:
-    """Images (m,) of given probabilities, all samples drawn, walked as far as a request wants.
+    """Inputs (m,) of given probabilities, all samples drawn, walked as far as a request wants.
 
     Behind a gate half of the votes that are not for the class abstain.
     """
@@ -73,7 +73,7 @@ def test_all_samples_give_more_than_foretold_in_few_tables(settle, goal, gate):
     rule, columns, rng = Rule(request), np.array(request.radii), np.random.default_rng(3)
     over, cells, grown, gains, gained = 0, 0, 0, 0, 0
     for seed in range(TABLES):
-        one = Simulated(request, np.clip(1.2 * rng.beta(3, 1, IMAGES), 0, 1), seed, rule)
+        one = Simulated(request, np.clip(1.2 * rng.beta(3, 1, INPUTS), 0, 1), seed, rule)
         walk, whole = one.walk(), one.walk(all_looks=True)
         prospects = one.prospects(walk)
         for row in request.rows():
@@ -90,14 +90,14 @@ def test_all_samples_give_more_than_foretold_in_few_tables(settle, goal, gate):
 
 
 def test_nothing_is_open_where_all_samples_are_drawn():
-    one = Simulated(asked(), np.linspace(0.4, 1, IMAGES), 1)
+    one = Simulated(asked(), np.linspace(0.4, 1, INPUTS), 1)
     assert not one.prospects(one.walk(all_looks=True)).counts.size
-    radius = np.ones(IMAGES)
+    radius = np.ones(INPUTS)
     gain, growth = one.prospects(one.walk(all_looks=True)).reach(radius, np.zeros(0), np.array([0.0, 2.0]))
     assert gain.tolist() == [0, 0] and growth == 0
 
 
-def test_an_image_that_all_samples_surely_certify_counts():
+def test_an_input_that_all_samples_surely_certify_counts():
     """100 votes of 100: all samples reach a bit more with near certainty, and no more than the ceiling ever."""
     request = asked(radii=(0.0, 0.25, 3.0))
     one = Simulated(request, np.ones(1), 0)
@@ -124,7 +124,7 @@ def short_of(radius: FloatArray, ahead: FloatArray, columns: FloatArray, nodes: 
     return found
 
 
-def test_the_kernel_is_its_plain_twin_and_images_that_are_alike_are_one():
+def test_the_kernel_is_its_plain_twin_and_inputs_that_are_alike_are_one():
     rng, nodes = np.random.default_rng(5), np.linspace(-4.0, 4.0, 33)
     ahead = np.sort(np.maximum(rng.normal(0.4, 0.3, (200, 33)), 0.0), 1)
     ahead[:3] = [[0.0] * 33, [0.25] * 33, [0.3] * 16 + [np.inf] * 17]
@@ -152,19 +152,19 @@ def test_the_quantile_of_a_number_of_events(chances, quantile):
 
 
 @pytest.mark.parametrize(
-    ("value", "most", "images", "alone"),
+    ("value", "most", "inputs", "alone"),
     [
         (0.40, 0.41, 100, True), (0.40, 0.42, 100, False), (0.40, 0.41, 50, True), (0.4, 0.42, 50, False),
         (0.400, 0.405, 1000, True), (0.400, 0.406, 1000, False), (1.0, 1.0, 1, True),
     ],
 )  # fmt: skip
-def test_a_figure_stands_alone_where_it_is_settled(value, most, images, alone):
-    """At most half a point, or one image in a hundred; 50 images have no half point and 0.41 of 50 is none."""
-    assert settled(value, most, images) is alone
-    cell = share_of(value, (0.1, 0.6), most, images)
+def test_a_figure_stands_alone_where_it_is_settled(value, most, inputs, alone):
+    """At most half a point, or one input in a hundred; 50 inputs have no half point and 0.41 of 50 is none."""
+    assert settled(value, most, inputs) is alone
+    cell = share_of(value, (0.1, 0.6), most, inputs)
     assert (cell.most is None) is alone
     if not alone:
-        high = clopper_pearson.interval(np.array([round(most * images)]), images)[1][0]
+        high = clopper_pearson.interval(np.array([round(most * inputs)]), inputs)[1][0]
         assert cell.interval == (0.1, 0.6) and cell.most == (most, high), (
             "the interval's upper end is that of what could be"
         )
@@ -203,7 +203,7 @@ def test_usual_columns_are_within_reach(sigma, samples):
 
 
 def test_a_run_shows_ranges_and_settling_all_narrows_them(command, problem, tmp_path):
-    """The same images, first with the default rule and then --settle all: no row falls, none exceeds its range."""
+    """The same inputs, first with the default rule and then --settle all: no row falls, none exceeds its range."""
     options = [*problem.options, "--samples", "1000", "--output", tmp_path / "run"]
     rows = [
         json.loads(command("certify", *options, *more, "--format", "json").out)["rows"]

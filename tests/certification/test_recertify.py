@@ -145,7 +145,7 @@ def test_probabilities_of_a_log_are_rounded_down(tmp_path):
 def test_a_log_in_a_table(tmp_path, log):
     table = recertify(log, sigma=0.25)
     assert (table.failure_probability, table.bound, table.goal, table.samples) == (None, None, None, None)
-    assert (table.images, table.abstained, table.alpha) == (5, 1, 1.0)
+    assert (table.inputs, table.abstained, table.alpha) == (5, 1, 1.0)
     clean = table.clean_accuracy
     assert (clean.standard, clean.robust, clean.mixed) == (None, 3 / 5, None)
     assert any("1 abstentions count as wrong" in note for note in table.details)
@@ -157,11 +157,11 @@ def test_a_log_in_a_table(tmp_path, log):
         assert all(np.isfinite(row.mean_certified_radius) for row in table.rows)
     gaps = write(tmp_path / "gaps", *[(100 * i, 1, 1, "0.3") for i in range(427)])
     table = recertify(gaps, sigma=0.25)
-    assert (table.images, table.planned_images, table.complete) == (427, 500, False)
+    assert (table.inputs, table.planned_inputs, table.complete) == (427, 500, False)
     assert any(note.startswith("Rows: 427 of 500") for note in table.details)
     assert recertify(gaps, sigma=0.25, rows=427).complete
     table = recertify(write(tmp_path / "empty"), sigma=0.25)
-    assert (table.images, table.rows, table.complete) == (0, (), False)
+    assert (table.inputs, table.rows, table.complete) == (0, (), False)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ RUN = {
     "format_version": 2,
     "identity": {},
     "request": {
-        "sigma": 0.5, "alpha": 0.76, "images": 3, "samples": 1000, "goal": "fixed", "failure_probability": 0.01,
+        "sigma": 0.5, "alpha": 0.76, "inputs": 3, "samples": 1000, "goal": "fixed", "failure_probability": 0.01,
         "bound": "clopper-pearson", "certificates": ["exact"], "radii": [0.0, 0.25],
     },
     "data": {"inputs": 12, "class_names": ["a", "b", "c"]},
@@ -208,7 +208,7 @@ def test_nothing_is_subtracted_from_an_own_log_which_knows_how_it_was_made(own_l
     table = recertify(own_log, radii=[0, 0.25, 0.5])
     assert percent(table.rows[0]) == pytest.approx([200 / 3, 200 / 3, 100 / 3], abs=1e-5)
     assert (table.sigma, table.failure_probability, table.bound) == (0.5, 0.01, "clopper-pearson")
-    assert (table.images, table.planned_images, table.complete) == (3, 3, True)
+    assert (table.inputs, table.planned_inputs, table.complete) == (3, 3, True)
     assert recertify(own_log, sigma=0.5, failure_probability=0.01, bound="clopper-pearson").sigma == 0.5
     for options in ({"sigma": 0.25}, {"failure_probability": 0.001}, {"bound": "clopper-pearson-two-sided"}):
         with pytest.raises(ParameterError):
@@ -274,10 +274,10 @@ def test_class_counts_spend_half_on_the_choice(tmp_path):
 
 
 @needs_logs
-def test_published_counts_agree_with_the_published_log_of_the_same_images():
+def test_published_counts_agree_with_the_published_log_of_the_same_inputs():
     counts = recertify(LOGS / "class-counts-resnet110-cifar10-sigma0.25-500x100000.txt", sigma=0.25)
     logged = recertify(LOGS / "gaussian-resnet110-cifar10-sigma0.25-500.tsv", sigma=0.25)
-    assert counts.images == logged.images == logged.planned_images == 500
+    assert counts.inputs == logged.inputs == logged.planned_inputs == 500
     for a, b in zip(counts.rows[0].certified_accuracy, logged.rows[0].certified_accuracy, strict=True):
         assert abs(a - b) <= 0.012
 
@@ -316,7 +316,7 @@ def test_no_log_says_more_than_the_run_it_comes_from(tmp_path, scores, bound):
     """Whatever the bound: at each alpha the log is refused, naming its run, or no figure exceeds the folder's."""
     run, copy = tmp_path / "run", tmp_path / "copy.tsv"
     certmix.certify(
-        sigma=1.0, alpha=1.0, data=points(np.zeros((4, 2)), [0] * 4, 10), standard=None, robust=Bands(), images="all",
+        sigma=1.0, alpha=1.0, data=points(np.zeros((4, 2)), [0] * 4, 10), standard=None, robust=Bands(), inputs="all",
         goal="fixed", samples=3000, scores=scores, bound=bound, certificates=("exact",), output=run,
     )  # fmt: skip
     copy.write_text((run / "records.tsv").read_text())
@@ -388,7 +388,7 @@ def without_models(text: str) -> dict:
 
 
 def test_a_run_folder_gives_the_table_of_its_run_again(command, problem):
-    arguments = (*problem.options, "--samples", 400, "--images", 8, "--output", "run", "--format", "json")
+    arguments = (*problem.options, "--samples", 400, "--inputs", 8, "--output", "run", "--format", "json")
     made = command("certify", *arguments)
     assert made.code == 0, made.err
     again = command("recertify", "run", "--format", "json")
@@ -398,10 +398,10 @@ def test_a_run_folder_gives_the_table_of_its_run_again(command, problem):
         "recertify", "run", "--alpha", 0.95, "--certificate", "smoothing", "--radii", "0,0.1",
         "--failure-probability", 1e-6, "--format", "json",
     )  # fmt: skip
-    table = json.loads(changed.out)  # a stricter request keeps every image
+    table = json.loads(changed.out)  # a stricter request keeps every input
     assert (table["alpha"], table["radii"], table["failure_probability"]) == (0.95, [0.0, 0.1], 1e-6)
     assert [row["certificate"] for row in table["rows"]] == ["exact", "smoothing"]
-    assert (table["images"], table["planned_images"], table["complete"]) == (8, 8, True)
+    assert (table["inputs"], table["planned_inputs"], table["complete"]) == (8, 8, True)
     assert any("failure probability 0.001" in note for note in table["notes"])
     waiting, run = [], open_run(Path("run"))
     for alpha in (0.6, 0.76, 1.0):  # as if all looks were walked through again

@@ -1,4 +1,4 @@
-"""Images side by side: what is stored does not depend on how many, and each wants what it wants alone."""
+"""Inputs side by side: what is stored does not depend on how many, and each wants what it wants alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS = [int(x > 0.5) for x, _ in INPUTS]
 
 def records(batch_size, **options):
     given = dict(
-        data=points(INPUTS, LABELS), standard=None, robust=plane([[-2.0, 0.3], [2.0, 0.0]]), images="all"
+        data=points(INPUTS, LABELS), standard=None, robust=plane([[-2.0, 0.3], [2.0, 0.0]]), inputs="all"
     )
     result = certmix.certify(sigma=0.5, alpha=0.76, batch_size=batch_size, **{**given, **options})
     return [replace(r, seconds=0.0) for r in result.records]
@@ -45,7 +45,7 @@ def same(first, second):
     ],
     ids=str,
 )  # fmt: skip
-def test_counts_do_not_depend_on_how_many_images_share_a_batch(options):
+def test_counts_do_not_depend_on_how_many_inputs_share_a_batch(options):
     alone = records(50, **options)
     same(alone, records(1000, **options))
     same(alone, records(350, **options))
@@ -78,15 +78,15 @@ def test_rounds_as_on_a_gpu_give_the_same(monkeypatch):
 
 def test_a_run_does_not_go_on_with_other_noise(problem, command, monkeypatch):
     options = (*problem.options, "--samples", 200, "--output", "run")
-    assert command("certify", *options, "--images", 2).code == 0
+    assert command("certify", *options, "--inputs", 2).code == 0
     monkeypatch.setattr(sampled, "noise_fingerprint", lambda smoothing, device: "of another device")
-    done = command("certify", *options, "--images", 4)
+    done = command("certify", *options, "--inputs", 4)
     assert done.code == 2
     assert "noise made here has the fingerprint of another device, that of the run " in done.err
 
 
 def as_on_a_gpu(monkeypatch):
-    for one in (sampled.AHEAD, sampled.BATCHES, sampled.MOST_IMAGES):
+    for one in (sampled.AHEAD, sampled.BATCHES, sampled.MOST_INPUTS):
         monkeypatch.setitem(one, "cpu", one["cuda"])
 
 

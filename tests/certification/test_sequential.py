@@ -18,7 +18,7 @@ from certmix.certification.request import CertifyRequest
 from certmix.certification.stopping import Rule, Walk, give_up_below, thresholds
 from certmix.errors import ParameterError, RunError
 from certmix.radii import MARGIN_SLACK
-from certmix.runs import ImageRecord
+from certmix.runs import InputRecord
 from certmix.sampling.schedule import look, looks, share
 
 rule = lru_cache(Rule)
@@ -29,7 +29,7 @@ def request(**changes) -> CertifyRequest:
 
 
 def walked(p: float, seed: int, asked: CertifyRequest) -> tuple[Walk, dict[int, np.ndarray]]:
-    """One image whose votes are Bernoulli(p), sampled until its rule stops."""
+    """One input whose votes are Bernoulli(p), sampled until its rule stops."""
     rng, walk = np.random.default_rng(seed), Walk(rule(asked), [np.zeros(1, int)], np.zeros(1, int))
     votes, drawn, kept = 0, 0, {}
     for number, samples in enumerate(walk.rule.looks):
@@ -75,17 +75,17 @@ def test_exact_failure_rate_over_all_looks(bound, p):
 
 @pytest.mark.parametrize("bound", bounds_of("hard"))
 def test_failure_rate_with_the_real_rule(bound):
-    """Issued radii beyond the truth, over many simulated images next to a threshold."""
+    """Issued radii beyond the truth, over many simulated inputs next to a threshold."""
     asked = request(bound=bound, failure_probability=0.05, samples=1000)
-    p, images = float(thresholds("exact", 0.5, 0.76, [0.5])[0]) - 1e-9, np.zeros(300, int)
-    rng, walk = np.random.default_rng(0), Walk(rule(asked), [images], images)
-    votes, drawn = images.copy(), 0
+    p, inputs = float(thresholds("exact", 0.5, 0.76, [0.5])[0]) - 1e-9, np.zeros(300, int)
+    rng, walk = np.random.default_rng(0), Walk(rule(asked), [inputs], inputs)
+    votes, drawn = inputs.copy(), 0
     for number, samples in enumerate(walk.rule.looks):
         rows = np.flatnonzero(walk.active)
         votes[rows], drawn = votes[rows] + rng.binomial(samples - drawn, p, len(rows)), samples
         walk.step(number, rows, [np.stack([votes[rows], samples - votes[rows]], 1)])
     failures = int(np.sum(walk.p > p))
-    assert binom.sf(failures - 1, len(images), 0.05) > 1e-6
+    assert binom.sf(failures - 1, len(inputs), 0.05) > 1e-6
 
 
 def test_thresholds_are_those_of_the_closed_form():
@@ -96,7 +96,7 @@ def test_thresholds_are_those_of_the_closed_form():
     assert thresholds("exact", 0.5, 0.5, [0.0])[0] == 1.0
 
 
-def test_sure_images_stop_early_and_hopeless_ones_earlier():
+def test_sure_inputs_stop_early_and_hopeless_ones_earlier():
     samples = {
         p: int(walked(p, 0, request(samples=100_000))[0].samples[0]) for p in (0.2, 0.5, 0.90, 0.9999999)
     }
@@ -123,8 +123,8 @@ def test_giving_up_depends_on_the_price():
     assert np.all(np.isinf(cheap[-1]))
 
 
-def record(kept: dict[int, np.ndarray]) -> ImageRecord:
-    return ImageRecord(0, 0, "", np.array([100, 0]), kept)
+def record(kept: dict[int, np.ndarray]) -> InputRecord:
+    return InputRecord(0, 0, "", np.array([100, 0]), kept)
 
 
 def test_a_table_does_not_depend_on_what_other_requests_drew():
@@ -140,7 +140,7 @@ def test_a_table_does_not_depend_on_what_other_requests_drew():
     assert not few.waiting[0]
 
 
-def test_missing_looks_make_an_image_wait():
+def test_missing_looks_make_an_input_wait():
     asked = request()
     _, kept = walked(0.85, 3, asked)
     assert len(kept) > 2

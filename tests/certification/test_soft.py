@@ -30,7 +30,7 @@ def logistic() -> nn.Module:
 
 def soft(**options) -> certmix.CertifyResult:
     defaults = {
-        "data": points(INPUTS, LABELS), "standard": None, "robust": logistic(), "images": "all",
+        "data": points(INPUTS, LABELS), "standard": None, "robust": logistic(), "inputs": "all",
         "scores": "soft", "samples": 1000,
     }  # fmt: skip
     return certmix.certify(sigma=0.5, alpha=0.76, **{**defaults, **options})
@@ -70,7 +70,7 @@ def test_the_temperature_matters_and_names_another_run(tmp_path: Path):
     for other in ({"score_temperature": 0.333333}, {"scores": "hard"}):
         with pytest.raises(RunError, match="scores"):
             soft(**other, goal="fixed", output=tmp_path / "run")
-    assert soft(score_temperature=1 / 3, goal="fixed", output=tmp_path / "run").summary.images == 5
+    assert soft(score_temperature=1 / 3, goal="fixed", output=tmp_path / "run").summary.inputs == 5
 
 
 def test_statistics_survive_the_database_and_go_on(tmp_path: Path):
@@ -78,7 +78,7 @@ def test_statistics_survive_the_database_and_go_on(tmp_path: Path):
     long = soft(output=tmp_path / "run", samples=1200, bound="betting")
     fresh = soft(samples=1200, bound="betting")
     assert long.summary.rows == fresh.summary.rows
-    assert short.summary.images == long.summary.images == 5
+    assert short.summary.inputs == long.summary.inputs == 5
 
 
 def test_distribution_bounds_certify_no_more_than_the_truth():

@@ -37,7 +37,7 @@ KINDS = {
 
 def certify(problem, folder, kind="margin", **more):
     nets = f"{problem.folder / 'nets.py'}:linear"
-    given = {"data": str(problem.folder / "points.npz"), "standard": nets, "robust": nets, "images": "all"}
+    given = {"data": str(problem.folder / "points.npz"), "standard": nets, "robust": nets, "inputs": "all"}
     given = {**given, "batch_size": 3, **KINDS[kind], **more}
     return certmix.certify(alpha=0.76, output=problem.folder / folder, **given)
 
@@ -100,7 +100,7 @@ class Inline(Executor):
 def test_an_executor_of_the_user_does_what_is_lacking(problem, kind):
     certify(problem, "alone", kind)
     executor = Inline()
-    certify(problem, "run", kind, images=4, executor=executor)
+    certify(problem, "run", kind, inputs=4, executor=executor)
     assert len({one.index for one in executor.sent}) == (
         4 if kind == "sampled" else 2
     )  # what takes long comes again
@@ -126,7 +126,7 @@ def test_an_interrupt_keeps_what_came_and_the_rest_is_done_later(problem, execut
             raise KeyboardInterrupt
 
     partial = certify(problem, "run", progress=stop, executor=executor)
-    assert (partial.summary.complete, partial.summary.images) == (False, 6)
+    assert (partial.summary.complete, partial.summary.inputs) == (False, 6)
     assert certify(problem, "run", executor=executor).summary.complete
     certify(problem, "other")
     same(problem, "margin", "run", "other")
@@ -135,7 +135,7 @@ def test_an_interrupt_keeps_what_came_and_the_rest_is_done_later(problem, execut
 def sampling(problem, **request):
     nets = f"{problem.folder / 'nets.py'}:linear"
     sources = Sources(data=str(problem.folder / "points.npz"), standard=nets, robust=nets)
-    asked = CertifyRequest(0.25, 0.76, images="all", precision="fp32", **request)
+    asked = CertifyRequest(0.25, 0.76, inputs="all", precision="fp32", **request)
     loaded = load_sources(sources, 0.25, CPU, lambda message: None)
     return recipe(asked, sources, loaded, 200).elsewhere()
 
@@ -156,8 +156,8 @@ def test_tasks_that_are_cut_short_go_on_where_they_were(problem, request_):
         for one in found:
             newest.update(((cell, index), vector) for cell, index, vector in one.numbers)
             finished += one.done
-        images = {index for _, index in newest}
-        assert finished == len(images) - sum(job.record is not None for job in jobs)
+        inputs = {index for _, index in newest}
+        assert finished == len(inputs) - sum(job.record is not None for job in jobs)
     whole = []
     assert spread("cpu")([Job(p, p, None) for p in range(12)], 1e9, whole.append) == []
     expected = {(cell, index): vector for one in whole for cell, index, vector in one.numbers}
@@ -185,7 +185,7 @@ def test_time_ends_a_task_after_a_batch_and_another_model_or_data_are_refused(pr
 
 
 def test_objects_that_can_be_sent_are_sent_and_others_refused(problem):
-    asked = CertifyRequest(0.5, 0.76, images="all", samples=300, precision="fp32")
+    asked = CertifyRequest(0.5, 0.76, inputs="all", samples=300, precision="fp32")
     net = torch.nn.Linear(2, 3)
     sources = Sources(data=str(problem.folder / "points.npz"), standard=None, robust=net)
     loaded, found = load_sources(sources, 0.5, CPU, lambda message: None), []

@@ -20,7 +20,7 @@ LOGS = Path(__file__).parents[3] / "shared" / "data" / "logs"
 
 @pytest.fixture
 def counts(tmp_path: Path) -> Path:
-    """Votes of 60 images, the right class ahead in most."""
+    """Votes of 60 inputs, the right class ahead in most."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 60)
     scores = rng.dirichlet([0.7, 0.7, 0.7], 60)
@@ -107,7 +107,7 @@ def test_the_largest_alpha_that_is_accurate_enough(counts, log):
     assert all(one.clean_accuracy(alpha) < wanted for alpha in finer)
     shares = [(share.accuracy, share.interval) for share in match.certified]
     assert shares == tabulated(counts, match.alpha, 0.1, sigma=0.5)
-    assert sweep.curves[0].images == 60
+    assert sweep.curves[0].inputs == 60
     both = [read_mixable(log, sigma=1.0), one]
     found = trade_off(both, match_clean_accuracy="baseline")  # the least sigma alone
     assert found.wanted_clean_accuracy == one.clean_accuracy(1.0)
@@ -167,7 +167,7 @@ def test_a_run_folder_uses_the_predictions_of_g(command, problem):
         "0,0.25",
         "--samples",
         400,
-        "--images",
+        "--inputs",
         10,
         "--output",
         "run",

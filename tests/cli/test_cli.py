@@ -8,7 +8,7 @@ from forged import edit_record, records
 
 BAD = {
     "radii": ("0.5,x", "not a list of numbers"),
-    "images": ("few", "neither a number nor 'all'"),
+    "inputs": ("few", "neither a number nor 'all'"),
     "device": ("abacus", "unknown"),
     "data": ("no-such.npz", "no-such.npz"),
     "standard": ("no-such-model", "no-such-model"),
@@ -21,7 +21,7 @@ BAD = {
 @pytest.mark.parametrize("option", BAD)
 def test_bad_values_are_one_line_and_exit_2(command, problem, option):
     value, expected = BAD[option]
-    done = command("certify", *problem.options, "--images", 2, "--samples", 200, f"--{option}", value)
+    done = command("certify", *problem.options, "--inputs", 2, "--samples", 200, f"--{option}", value)
     assert done.code == 2
     assert done.out == ""
     lines = [line for line in done.err.splitlines() if line.startswith("Error: ")]
@@ -39,7 +39,7 @@ def test_without_robust_sigma_must_be_shipped(command):
 
 def test_reproduce_shows_what_differs(command, problem):
     run = problem.folder / "run"
-    command("certify", *problem.options, "--samples", 300, "--images", 5, "--output", run)
+    command("certify", *problem.options, "--samples", 300, "--inputs", 5, "--output", run)
     index = min(records(run))
     edit_record(run, index, selection=np.array([0, 0, 100]))
     again = command("reproduce", "--run-code", run)
@@ -58,9 +58,13 @@ def test_models_names_the_models_where_one_is_unknown(command):
     assert command("models", "cifar10-standard").code == 0
 
 
+def test_an_option_for_images_names_the_one_for_inputs(command):
+    assert "No such option '--images'. Did you mean '--inputs'?" in command("certify", "--images", 3).err
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_split_of_one_set_is_refused(command, problem, split):
-    done = command("certify", *problem.options, "--images", 2, "--samples", 200, "--split", split)
+    done = command("certify", *problem.options, "--inputs", 2, "--samples", 200, "--split", split)
     assert done.code == 2 and f"--split {split} would be all of it" in done.err
 
 

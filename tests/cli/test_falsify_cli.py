@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from forged import more_votes
 
-QUICK = ("--images", "all", "--steps", 3, "--copies", 8, "--samples", 2000)
+QUICK = ("--inputs", "all", "--steps", 3, "--copies", 8, "--samples", 2000)
 
 
 @pytest.fixture
 def run(command, problem) -> Path:
     """A finished run on the twelve points, with wide noise so that margins are moderate."""
-    options = [*problem.options, "--goal", "fixed", "--samples", 1000, "--images", "all"]
+    options = [*problem.options, "--goal", "fixed", "--samples", 1000, "--inputs", "all"]
     done = command("certify", *options, "--alpha", 1, "--output", "run")
     assert done.code == 0, done.err
     return Path.cwd() / "run"
@@ -38,7 +38,7 @@ def test_an_honest_run_exits_with_0_and_its_report_is_one_json_object(command, r
     assert report["falsified"] is False
     assert report["findings"] == 0
     assert report["attacked"] == report["certified"] == len(report["attacks"]) > 5
-    assert report["images"] == 12
+    assert report["inputs"] == 12
     for attack in report["attacks"]:
         assert attack["distance"] < attack["radius"]
         assert attack["margin"] > report["threshold"] - 0.1
@@ -50,8 +50,8 @@ def test_inflated_votes_are_found_and_written_down(command, run, findings):
     assert len(findings) >= 2
     said = json.loads(findings[0].read_text())
     point = np.load(findings[0].with_suffix(".npz"))["point"]
-    image = np.load(run.parent / "points.npz")["inputs"][said["image"]]
-    away = np.linalg.norm(point.astype(np.float64) - image.astype(np.float64))
+    input = np.load(run.parent / "points.npz")["inputs"][said["input"]]
+    away = np.linalg.norm(point.astype(np.float64) - input.astype(np.float64))
     assert away == pytest.approx(said["distance"], abs=1e-4)  # the larger of two: from the grid, too
     assert said["distance"] < said["certified_radius"]
     assert said["margin_upper"] < said["threshold"]

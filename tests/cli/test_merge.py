@@ -15,7 +15,7 @@ from certmix.certification.request import Shard
 from certmix.errors import ParameterError
 from certmix.runs import read_run
 
-GIVEN = ("--images", 11, "--samples", 600, "--format", "json")
+GIVEN = ("--inputs", 11, "--samples", 600, "--format", "json")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def kept(tmp_path_factory):
 
 @pytest.fixture
 def shards(command, problem, kept):
-    """Return the folders of three shards of eleven images, run once and copied."""
+    """Return the folders of three shards of eleven inputs, run once and copied."""
     if not any(kept.iterdir()):
         for folder in _run_shards(command, problem):
             shutil.copytree(folder, kept / folder.name)
@@ -41,7 +41,7 @@ def _run_shards(command, problem):
         done = command("certify", *problem.options, *GIVEN, "--shard", f"{i}/3", "--output", folder)
         assert done.code == 0, done.err
         table = json.loads(done.out)
-        assert (table["complete"], table["images"], table["planned_images"]) == (False, 4 - (i == 3), 11)
+        assert (table["complete"], table["inputs"], table["planned_inputs"]) == (False, 4 - (i == 3), 11)
         assert any(note.startswith(f"Shard {i}/3") for note in table["notes"])
     return folders
 
@@ -62,7 +62,7 @@ def test_merged_shards_are_the_run_that_was_never_divided(command, problem, shar
     assert json.loads(other.out)["complete"] is True
 
 
-def test_a_shard_that_is_not_named_is_missed_with_its_images(command, shards):
+def test_a_shard_that_is_not_named_is_missed_with_its_inputs(command, shards):
     done = command("merge", shards[0], shards[2], "--output", "run")
     assert done.code == 2
     numbers = sorted(index for index in range(11))[1::3]
@@ -95,7 +95,7 @@ def test_a_shard_may_come_twice_if_it_says_the_same(command, shards):
         (("--samples", 700), "samples is 600 and 700"),
         (("--shard", "2/4"), "they are 1/3 and 2/4"),
         (("--standard", "none"), "the standard classifier is"),
-        (("--images", 10), "images is 11 and 10"),
+        (("--inputs", 10), "inputs is 11 and 10"),
     ],
     ids=str,
 )
@@ -151,7 +151,7 @@ def test_a_merge_that_was_killed_goes_on_with_the_same_command(command, shards, 
     assert "run holds a run already" in command(*given).err
 
 
-def test_shards_partition_the_images():
+def test_shards_partition_the_inputs():
     for of in range(1, 12):
         parts = [Shard(i, of).of_positions(np.arange(0, 33, 3)) for i in range(1, of + 1)]
         assert sorted(np.concatenate(parts)) == list(range(0, 33, 3))
@@ -167,7 +167,7 @@ def test_bad_shards_are_refused_with_a_remedy(command, problem, text):
     assert str(refused.value) in " ".join(done.err.split())
 
 
-def test_more_shards_than_images(command, problem):
-    done = command("certify", *problem.options, "--images", 3, "--shard", "2/4")
+def test_more_shards_than_inputs(command, problem):
+    done = command("certify", *problem.options, "--inputs", 3, "--shard", "2/4")
     assert done.code == 2
     assert "shard 2/4: there are 3 inputs only; use 3 shards at most" in done.err

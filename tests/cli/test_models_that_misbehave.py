@@ -92,7 +92,7 @@ def asking_at_once():
     asked(None)
     return plain()
 """
-ATTACK = ("attack", "--images", 4, "--steps", 2)
+ATTACK = ("attack", "--inputs", 4, "--steps", 2)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def certify(problem, command, nets):
     def run(factory, *more, standard="plain"):
         return command(
             "certify", *problem.options, "--robust", f"{nets}:{factory}", "--standard", f"{nets}:{standard}",
-            "--images", 4, "--samples", 300, "--output", f"run-{factory}-{standard}", *more,
+            "--inputs", 4, "--samples", 300, "--output", f"run-{factory}-{standard}", *more,
         )  # fmt: skip
 
     return run
@@ -185,7 +185,7 @@ COMMANDS = (
 def test_every_command_that_runs_a_model_ends_with_2_where_it_leaves(
     certify, command, nets, problem, monkeypatch
 ):
-    few = ("--images", 4, "--data", problem.options[1], "--robust", f"{nets}:failing")
+    few = ("--inputs", 4, "--data", problem.options[1], "--robust", f"{nets}:failing")
     assert certify("failing", standard="failing").code == 0
     assert command("guarantee", "init", "run-failing-failing", "--slack", 0.01).code == 0
     both = ("--standard", f"{nets}:failing")
@@ -292,7 +292,7 @@ class Odd(Ranged):
 def test_a_model_s_own_assertion_is_no_verdict(model, how, problem):
     with pytest.raises(ModelError):
         certmix.assert_certified(
-            model, radius=0.1, at_least=0.1, alpha=0.76, data=problem.options[1], images=4, **how
+            model, radius=0.1, at_least=0.1, alpha=0.76, data=problem.options[1], inputs=4, **how
         )
 
 
@@ -308,5 +308,5 @@ def test_an_assertion_elsewhere_is_no_verdict_either(problem, monkeypatch):
             sigma=0.25,
             alpha=0.76,
             data=problem.options[1],
-            images=4,
+            inputs=4,
         )

@@ -39,10 +39,10 @@ OTHERS = {"data": "other.npz", "standard": "other.py:g", "robust": "other.py:h"}
 OF_FILES = {"as_printed", "assume_selected"}
 OF_RUNS = {"gate", "standard_temperature", "tuned"}
 SEARCH = {
-    "images", "alpha", "certificate", "gate", "steps", "copies", "restarts", "samples", "error_rate", "output",
+    "inputs", "alpha", "certificate", "gate", "steps", "copies", "restarts", "samples", "error_rate", "output",
 }  # fmt: skip
 CERTIFIED = {
-    "at_radius", "sigma", "noisy_samples", "clean_accuracy_floor", "certify_images", "samples",
+    "at_radius", "sigma", "noisy_samples", "clean_accuracy_floor", "certify_inputs", "samples",
     "selection_samples", "failure_probability", "bound", "denoiser", "feature_scale",
 }  # fmt: skip
 UNCERTIFIED = {
@@ -50,7 +50,7 @@ UNCERTIFIED = {
     "logits", "norm", "eps", "steps", "restarts", "published",
 }  # fmt: skip
 NOT_OF_LOGITS = CERTIFIED | STANDARD | {
-    "norm", "eps", "steps", "restarts", "images", "seed", "device", "precision", "batch_size", "data", "split",
+    "norm", "eps", "steps", "restarts", "inputs", "seed", "device", "precision", "batch_size", "data", "split",
     "input_range", "resize", "crop", "label_column", "robust", "robust_weights", "robust_normalize",
     "robust_outputs", "robust_files", "output",
     "fresh", "certified", "published", "r_d", "gradient_free", "full_strength", "copy_weights", "run_code",
@@ -154,7 +154,7 @@ MODES = [
     Mode("audit", "log.tsv"),
     Mode("audit", "run", {"sigmas", "samples", "failure_probability", "radii", "rows"}),
     Mode("report", "run"),
-    Mode("report", "attacked", {"images"}),
+    Mode("report", "attacked", {"inputs"}),
     Mode("falsify", "run", {"restarts"}),
     Mode("falsify", "plain", {"copies", "samples", "gate"}),
     Mode("falsify", "--replay finding.json", SEARCH, {"finding": "other.json"}),
@@ -217,14 +217,14 @@ VALUES = {
     "attack": "apgd-ce", "autoattack": "", "batch_size": "7", "best": "", "beta": "0.9",
     "budget": "5000", "confidence": "0.9", "domain": "a box", "groups": "site=sites.txt", "per": "class", "unit": "volts",
     "bound": "clopper-pearson-two-sided", "bound_method": "interval", "arithmetic": "exact", "columns": "9", "certificate": "smoothing",
-    "certificates": "exact", "certified": "", "certify_images": "3", "check": "2", "clamp": "relu", "classes": "7", "classifier": "other.py:c",
+    "certificates": "exact", "certified": "", "certify_inputs": "3", "check": "2", "clamp": "relu", "classes": "7", "classifier": "other.py:c",
     "clean_accuracy_floor": "0.4", "compiled": "off", "conditional": "", "consistency": "1",
     "constant_of": "probabilities", "copies": "5", "copy_weights": "", "crop": "7", "data": "other.npz",
     "denoiser": "other.py:d", "details": "", "device": "cpu", "engine": "ray", "epochs": "2", "eps": "0.01", "proof": "proof.json", "error_rate": "0.05",
     "evaluation": "folders", "failure_probability": "0.01", "finding": "finding.json", "force": "",
     "format_": "json", "forms": "logits", "feature_scale": "0.5", "fresh": "", "full_strength": "", "gate": "0.6", "clean_accuracy": "0.8", "lose": "3",
     "standard_temperature": "0", "score_temperature": "2", "tuned": "0.6,0,0.62", "goal": "fixed",
-    "gpus_per_worker": "0.5", "gradient_free": "", "label_column": "species", "grid": "s=1,p=1,c=0", "images": "3", "input_range": "-1,1",
+    "gpus_per_worker": "0.5", "gradient_free": "", "label_column": "species", "grid": "s=1,p=1,c=0", "inputs": "3", "input_range": "-1,1",
     "learning_rate": "0.01", "like": "run", "lipschitz_constant": "2", "logits": "logits.npz",
     "scale": "2", "settle": "all", "match_clean_accuracy": "0.5", "max_radius": "2", "model_timeout": "9", "name": "mine", "names": "radii", "new_seed": "5",
     "noise_sigma": "0.3", "noisy_samples": "20", "noise": "splitting", "norm": "l2", "norms": "l2", "of": "logits",
@@ -237,7 +237,7 @@ VALUES = {
     "scenario": "cifar10", "scores": "soft", "seed": "5", "selection_samples": "50", "shard": "1/2",
     "sharpen_alpha": "0.9", "sigma": "1", "sigmas": "0.01", "slack": "0.1", "split": "test",
     "standard": "other.py:g", "standard_accuracy": "0.5", "standard_files": "g.json",
-    "standard_normalize": "0.5/0.2", "standard_outputs": "probabilities", "standard_weights": "g.pt", "start": "cifar10-standard", "steps": "3", "sweep_images": "4",
+    "standard_normalize": "0.5/0.2", "standard_outputs": "probabilities", "standard_weights": "g.pt", "start": "cifar10-standard", "steps": "3", "sweep_inputs": "4",
     "targets": "3", "throughput": "77", "title": "Mine", "trusts": "all", "weights": "0.5",
     "workers": "2",
 }  # fmt: skip
@@ -324,7 +324,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """A folder of logs, class counts and images, which is to hold runs as well."""
+    """A folder of logs, class counts and inputs, which is to hold runs as well."""
     folder = tmp_path_factory.mktemp("options")
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -346,7 +346,7 @@ def made(tmp_path_factory) -> Path:
 def begun(command, problem, made, monkeypatch) -> Path:
     """The same with a run under noise, one without, a study and a guarantee: where commands run."""
     nets = f"{problem.folder / 'nets.py'}:linear"
-    few = ("--images", 3, "--data", problem.folder / "points.npz", "--robust", nets)
+    few = ("--inputs", 3, "--data", problem.folder / "points.npz", "--robust", nets)
     mix = (*few, "--standard", nets, "--alpha", 0.76)
     if not (made / "guarantee.toml").exists():
         for words in (

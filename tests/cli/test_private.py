@@ -15,9 +15,9 @@ from certmix.nuts.folder import BaseModel, load_model, save_nuts
 from certmix.nuts.grid import TransformSettings
 
 HOME, USER, SECRET = "home-of-3f9c", "user-7d21", "token-b6e8"
-MODELS = ("--data", "points.npz", "--standard", "nets.py:linear", "--robust", "nets.py:linear", "--images", 4)
+MODELS = ("--data", "points.npz", "--standard", "nets.py:linear", "--robust", "nets.py:linear", "--inputs", 4)
 SAMPLED = ("--sigma", 0.25, "--alpha", 0.76, "--samples", 200)
-ATTACKED = ("--images", 2, "--steps", 1, "--eps", 0.01)
+ATTACKED = ("--inputs", 2, "--steps", 1, "--eps", 0.01)
 COMMANDS: list[tuple[object, ...]] = [
     ("certify", *MODELS, *SAMPLED, "--output", "run", "--standard-file", "c.json", "--robust-weights", "w.pt"),
     ("certify", *MODELS, *SAMPLED, "--seed", 3),
@@ -27,7 +27,7 @@ COMMANDS: list[tuple[object, ...]] = [
     ("merge", "one", "two", "--output", "merged"),
     ("reproduce", "run", "--output", "again", "--run-code"),
     ("attack", *MODELS[:2], *MODELS[4:6], *ATTACKED, "--output", "attacked"),
-    ("certify", *MODELS[:2], *SAMPLED, "--images", 2, "--standard", "none", "--robust", "nuts:fit#base", "--run-code", "--output", "mixed"),
+    ("certify", *MODELS[:2], *SAMPLED, "--inputs", 2, "--standard", "none", "--robust", "nuts:fit#base", "--run-code", "--output", "mixed"),
     ("report", "run", "--output", "page.html"),
     ("report", "merged", "attacked", "--output", "pages.html"),
     ("guarantee", "init", "run", "--output", "guarantee.toml"),
@@ -102,7 +102,7 @@ def test_a_run_is_opened_from_any_folder_and_moves_with_what_it_names(command, w
 def test_what_was_given_as_absolute_or_from_home_stays_so(command, work):
     given = {"--data": str(work / "points.npz"), "--robust": "~/work/nets.py:linear", "--standard": "none"}
     words = [word for pair in given.items() for word in pair]
-    assert command("certify", *SAMPLED, *words, "--images", 2, "--output", "run").code == 0
+    assert command("certify", *SAMPLED, *words, "--inputs", 2, "--output", "run").code == 0
     described = json.loads((work / "run" / "run.json").read_text())["sources"]
     assert (described["data"], described["robust"]) == (given["--data"], given["--robust"])
     assert command("verify", "run", "--resample", 1, "--run-code").code == 0
@@ -115,7 +115,7 @@ def test_evidence_leaves_out_what_the_run_was_given(command, work):
     (work / "nets.py").rename(work / USER / f"{SECRET}.py")
     nets = work / USER / f"{SECRET}.py:linear"
     run = work / f"{USER}-run"
-    words = ("--data", work / USER / f"{SECRET}.npz", "--standard", nets, "--robust", nets, "--images", 4)
+    words = ("--data", work / USER / f"{SECRET}.npz", "--standard", nets, "--robust", nets, "--inputs", 4)
     assert command("certify", *SAMPLED, *words, "--output", run).code == 0
     assert command("guarantee", "init", run, "--output", work / USER / f"{SECRET}.toml").code == 0
     for number, target in enumerate((run, work / USER / f"{SECRET}.toml")):

@@ -39,26 +39,26 @@ class Odd(nn.Module):
     def forward(self, x):
         return torch.fft.fft(torch.cat([x, x[:, :1]], 1)).real
 '''
-SAMPLED = ("--sigma", 0.25, "--alpha", 0.76, "--images", 4, "--samples", 300)
-PLAIN = ("--certificate", "lipschitz-constant", "--alpha", 0.76, "--images", 4)
-ATTACK = ("--images", 4, "--steps", 2, "--eps", 0.05)
+SAMPLED = ("--sigma", 0.25, "--alpha", 0.76, "--inputs", 4, "--samples", 300)
+PLAIN = ("--certificate", "lipschitz-constant", "--alpha", 0.76, "--inputs", 4)
+ATTACK = ("--inputs", 4, "--steps", 2, "--eps", 0.05)
 GRID = "s=0.5:8:2,p=1:3:2,c=-1:0:2"
 MADE = {
     "certify": ("certify", *SAMPLED),
     "fixed": ("certify", *SAMPLED, "--goal", "fixed"),
     "shard": ("certify", *SAMPLED, "--shard", "1/2"),
     "constant": ("certify", *PLAIN, "--lipschitz-constant", 20),
-    "margin": ("certify", "--certificate", "margin", "--alpha", 0.76, "--images", 4),
+    "margin": ("certify", "--certificate", "margin", "--alpha", 0.76, "--inputs", 4),
     "attack": ("attack", *ATTACK),
     "mix-sweep": ("mix-sweep", "--alphas", "0.5,1", *ATTACK),
     "compare-trust": ("compare-trust", "--norm", "linf", *ATTACK),
     "confidence": ("confidence", *ATTACK),
     "lipschitz": ("lipschitz", *ATTACK),
-    "fit": ("nuts", "fit", "--beta", 0.9, "--grid", GRID, "--images", 6, "--steps", 2, "--eps", 0.05),
-    "evaluate": ("nuts", "evaluate", "fit", "--run-code", "--queries", 5, "--sweep-images", 2, *ATTACK),
+    "fit": ("nuts", "fit", "--beta", 0.9, "--grid", GRID, "--inputs", 6, "--steps", 2, "--eps", 0.05),
+    "evaluate": ("nuts", "evaluate", "fit", "--run-code", "--queries", 5, "--sweep-inputs", 2, *ATTACK),
     "proved": (
-        "nuts", "fit", "--certified", "--at-radius", 0.1, "--sigma", 0.25, "--images", 5,
-        "--noisy-samples", 20, "--certify-images", 4, "--samples", 100, "--grid", GRID,
+        "nuts", "fit", "--certified", "--at-radius", 0.1, "--sigma", 0.25, "--inputs", 5,
+        "--noisy-samples", 20, "--certify-inputs", 4, "--samples", 100, "--grid", GRID,
     ),
 }  # fmt: skip
 """Name of the folder -> the command that makes it; data and models are added."""
@@ -175,13 +175,13 @@ def test_a_refused_command_changes_nothing(command, finished, kept, monkeypatch,
 
 
 def stopping(monkeypatch, after: int) -> None:
-    """Let Ctrl-C come once so many images were kept, also where a shell in the background ignores it."""
+    """Let Ctrl-C come once so many inputs were kept, also where a shell in the background ignores it."""
     write = Store.write_all
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def stop(store, cells):
         write(store, cells)
-        if len(store.images()) >= after:
+        if len(store.inputs()) >= after:
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Store, "write_all", stop)
@@ -192,7 +192,7 @@ def test_an_interrupted_command_keeps_the_finished_one_verifiable(command, finis
     before = contents(folder)
     with monkeypatch.context() as patch:
         stopping(patch, 5)
-        more = ("--images", 9, "--batch-size", 100, "--alpha", 0.9, "--samples", 3000)
+        more = ("--inputs", 9, "--batch-size", 100, "--alpha", 0.9, "--samples", 3000)
         stopped = command(*arguments(folder.parent, "certify", *more))
     kept = contents(folder)
     checked, repeated = command("verify", "--run-code", folder), command("reproduce", "--run-code", folder)
@@ -205,7 +205,7 @@ def test_an_interrupted_command_keeps_the_finished_one_verifiable(command, finis
     assert stopped.err.splitlines()[-1] == "Interrupted; repeat the command to go on where it stopped."
     assert {file for file in kept if before.get(file) != kept[file]} == {"numbers.sqlite"}
     assert (checked.code, repeated.code, proposed.code, later.code) == (0, 0, 0, 0), checked.out + later.out
-    assert json.loads(whole.out)["images"] == 9
+    assert json.loads(whole.out)["inputs"] == 9
 
 
 def test_a_command_that_is_killed_leaves_the_finished_description(command, finished, monkeypatch):
@@ -223,7 +223,7 @@ def test_a_command_that_is_killed_leaves_the_finished_description(command, finis
     assert after == before
 
 
-def test_more_images_that_are_stopped_leave_the_first_verifiable(command, finished, monkeypatch):
+def test_more_inputs_that_are_stopped_leave_the_first_verifiable(command, finished, monkeypatch):
     folder = finished("constant")
     before = contents(folder)
     logits, calls = proved._logits, []
@@ -236,9 +236,9 @@ def test_more_images_that_are_stopped_leave_the_first_verifiable(command, finish
 
     with monkeypatch.context() as patch:
         patch.setattr(proved, "_logits", stop)
-        stopped = command(*arguments(folder.parent, "constant", "--images", 9, "--batch-size", 3))
+        stopped = command(*arguments(folder.parent, "constant", "--inputs", 9, "--batch-size", 3))
     kept, checked = contents(folder), command("verify", "--run-code", folder)
-    whole = command(*arguments(folder.parent, "constant", "--images", 9))
+    whole = command(*arguments(folder.parent, "constant", "--inputs", 9))
     later = command("verify", "--run-code", folder)
     restored(folder, before)
     assert (stopped.code, whole.code) == (130, 0)
@@ -248,14 +248,14 @@ def test_more_images_that_are_stopped_leave_the_first_verifiable(command, finish
 
 def test_fresh_replaces_a_run_once_another_has_begun(command, problem):
     folder = problem.folder / "run"
-    command("certify", *problem.options, "--images", 3, "--samples", 300, "--output", folder)
+    command("certify", *problem.options, "--inputs", 3, "--samples", 300, "--output", folder)
     stale = contents(folder)
-    more = ("--images", 2, "--samples", 300, "--seed", 4, "--fresh", "--output", folder)
+    more = ("--inputs", 2, "--samples", 300, "--seed", 4, "--fresh", "--output", folder)
     done = command("certify", *problem.options, *more)
     assert done.code == 0, done.err
     assert json.loads((folder / "run.json").read_text())["identity"]["seed"] == 4
     assert not (folder / ".earlier").exists()
-    assert set(stale) - set(contents(folder)) == {name for name in stale if "images3" in name}
+    assert set(stale) - set(contents(folder)) == {name for name in stale if "inputs3" in name}
 
 
 def test_a_shard_resumes_in_its_own_folder_and_a_whole_run_is_kept_out(command, finished):
@@ -272,7 +272,7 @@ def test_a_shard_resumes_in_its_own_folder_and_a_whole_run_is_kept_out(command, 
 
 
 def test_a_whole_run_that_is_unfinished_takes_no_shard(command, problem, monkeypatch):
-    more = ("--images", 8, "--samples", 300, "--batch-size", 100, "--output", "run")
+    more = ("--inputs", 8, "--samples", 300, "--batch-size", 100, "--output", "run")
     given = ("certify", *problem.options, *more)
     with monkeypatch.context() as patch:
         stopping(patch, 2)
@@ -284,7 +284,7 @@ def test_a_whole_run_that_is_unfinished_takes_no_shard(command, problem, monkeyp
 
 @pytest.fixture
 def killed(command, problem, monkeypatch):
-    """Return the folder of a run that was killed while it sampled the second of eight images."""
+    """Return the folder of a run that was killed while it sampled the second of eight inputs."""
 
     def end(*_, **__):
         raise SystemExit(9)
@@ -293,7 +293,7 @@ def killed(command, problem, monkeypatch):
         stopping(patch, 2)
         patch.setattr(sampled_run, "publish", end)
         command(
-            "certify", *problem.options, "--images", 8, "--samples", 300, "--batch-size", 100, "--output", "run"
+            "certify", *problem.options, "--inputs", 8, "--samples", 300, "--batch-size", 100, "--output", "run"
         )  # fmt: skip
     return problem.folder / "run"
 
@@ -309,7 +309,7 @@ def test_an_unfinished_run_is_named_as_such_everywhere(command, killed):
     assert (checked.code, check["check"], check["outcome"]) == (2, "complete run", "unchecked")
     assert check["message"].startswith(told)
     assert told in " ".join(command("trade-off", killed, "--plot", "none").out.split())
-    assert told in command("falsify", "--run-code", killed, "--images", 1, "--samples", 300).err
+    assert told in command("falsify", "--run-code", killed, "--inputs", 1, "--samples", 300).err
 
 
 def test_the_command_that_is_named_goes_on(command, killed):
@@ -319,7 +319,7 @@ def test_the_command_that_is_named_goes_on(command, killed):
     words = shlex.split(told.partition("repeat its command (")[2].rpartition(") to go on")[0])
     done = command(*words[1:], "--format", "json")
     assert done.code == 0, done.err
-    assert json.loads(done.out)["images"] == 8
+    assert json.loads(done.out)["inputs"] == 8
     assert command("reproduce", "--run-code", killed).code == 0
 
 
@@ -351,24 +351,24 @@ def test_interrupted_studies_exit_130_and_say_that_they_go_on(command, finished,
 
 
 @pytest.mark.parametrize("name", ["attack", "mix-sweep", "lipschitz", "evaluate"])
-def test_a_study_of_more_images_that_is_stopped_leaves_the_finished_one(
+def test_a_study_of_more_inputs_that_is_stopped_leaves_the_finished_one(
     command, finished, kept, monkeypatch, name
 ):
     from certmix.runs.cells import Cells
 
     folder = finished(name)
-    before, compute, images = contents(folder), Cells._compute, []
+    before, compute, inputs = contents(folder), Cells._compute, []
 
     def stop(self, cell, part, held):
-        images.extend(part.positions)
-        if set(images) != set(part.positions):
+        inputs.extend(part.positions)
+        if set(inputs) != set(part.positions):
             raise KeyboardInterrupt
         return compute(self, cell, part, held)
 
     monkeypatch.chdir(kept)
     with monkeypatch.context() as patch:
         patch.setattr(Cells, "_compute", stop)
-        done = command(*arguments(kept, name, "--images", 9, "--batch-size", 3))
+        done = command(*arguments(kept, name, "--inputs", 9, "--batch-size", 3))
     after = contents(folder)
     restored(folder, before)
     assert done.code == 130, done.err
@@ -466,7 +466,7 @@ def test_verify_and_falsify_end_as_well(command, finished, monkeypatch):
     monkeypatch.setattr(attack, "attack_claim", stop)
     for words in (
         ("verify", folder, "--run-code"),
-        ("falsify", folder, "--run-code", "--images", 1, "--samples", 300),
+        ("falsify", folder, "--run-code", "--inputs", 1, "--samples", 300),
     ):
         done = command(*words)
         assert done.code == 143, done.err

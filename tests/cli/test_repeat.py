@@ -22,7 +22,7 @@ KINDS = {
     "certify-lipschitz-constant": GivenConstant(0.76, lipschitz_constant=1.5),
 }
 OTHER = {
-    "sigma": 32 / 255, "alpha": 0.8, "images": "all", "samples": 12_345, "selection_samples": 7, "goal": "fixed", "settle": "all",
+    "sigma": 32 / 255, "alpha": 0.8, "inputs": "all", "samples": 12_345, "selection_samples": 7, "goal": "fixed", "settle": "all",
     "relative_precision": 0.03, "failure_probability": 1e-7, "scores": "soft",
     "score_temperature": 1 / 3, "gate": 0.6, "standard_temperature": 1 / 3, "tuned": "0.6,0,0.62",
     "certificates": ("smoothing", "exact"), "radii": (0.0, 1 / 255, 0.1), "seed": 2**63 + 1, "precision": "bf16",

@@ -33,7 +33,7 @@ class Planted:
         self.named = sources(folder)
         self.text = f"{NETS}\nopen({str(self.mark)!r}, 'w').close()\n"
         (folder / "nets.py").write_text(self.text)
-        self.run = certified(folder / "run", self.named, samples=200, images=4)
+        self.run = certified(folder / "run", self.named, samples=200, inputs=4)
         settings = MixSettings(TransformSettings(1.0, 1.0, 0.0), 0.8, alpha_d=0.9)
         pair = [BaseModel(load_model(self.named[role])) for role in ("standard", "robust")]
         save_nuts(folder / "mix", settings, *pair)
@@ -69,16 +69,16 @@ def planted(made: Planted, tmp_path: Path) -> Planted:
     return copy
 
 
-EVALUATED = ("--data", "points.npz", "--steps", 1, "--queries", 2, "--targets", 1, "--sweep-images", 1)
+EVALUATED = ("--data", "points.npz", "--steps", 1, "--queries", 2, "--targets", 1, "--sweep-inputs", 1)
 OPENING = {
     "verify": ("verify", "run"),
     "verify, nothing sampled": ("verify", "run", "--resample", 0),
     "falsify": ("falsify", "run", "--steps", 1, "--samples", 200),
     "reproduce": ("reproduce", "run"),
     "guarantee": ("verify", "guarantee.toml"),
-    "a mix": ("attack", "--robust", "nuts:mix", "--data", "points.npz", "--images", 1, "--steps", 1),
+    "a mix": ("attack", "--robust", "nuts:mix", "--data", "points.npz", "--inputs", 1, "--steps", 1),
     "a mix, certified": ("certify", "--robust", "nuts:mix#robust", "--standard", "none", "--data", "points.npz",
-                         "--sigma", 0.25, "--alpha", 0.8, "--images", 1, "--samples", 100),
+                         "--sigma", 0.25, "--alpha", 0.8, "--inputs", 1, "--samples", 100),
     "nuts evaluate": ("nuts", "evaluate", "mix", *EVALUATED),
 }  # fmt: skip
 """Commands that open what somebody else may have made, and load the models that it names."""

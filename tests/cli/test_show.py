@@ -2,7 +2,7 @@
 
 import pytest
 
-FEW = ("--images", 5, "--sigma", 0.25, "--samples", 300)
+FEW = ("--inputs", 5, "--sigma", 0.25, "--samples", 300)
 KINDS = {
     "sampled": FEW,
     "fixed": (*FEW, "--goal", "fixed"),
@@ -21,7 +21,7 @@ def test_it_is_the_table_that_certify_printed(command, problem, kind):
 
 
 def test_a_study_is_shown_as_it_was_printed(command, problem):
-    more = (*problem.options[:6], "--images", 5, "--steps", 2, "--output", "run", "--format", "csv")
+    more = (*problem.options[:6], "--inputs", 5, "--steps", 2, "--output", "run", "--format", "csv")
     made = command("confidence", *more)
     shown = command("show", "run", "--format", "csv")
     assert (made.code, shown.code, shown.out) == (0, 0, made.out), made.err + shown.err

@@ -56,7 +56,7 @@ MODELS = (
     0.25,
     "--alpha",
     0.8,
-    "--images",
+    "--inputs",
     1,
     "--samples",
     100,
@@ -81,7 +81,7 @@ READERS: dict[str, tuple[str, tuple[object, ...]]] = {
     "logits": ("logits.npz", ("nuts", "fit", "--logits", "logits.npz")),
     "finding": ("finding.json", ("falsify", "--replay", "finding.json")),
     "page": ("page.html", ("report", "run", "--output", "page.html")),
-    # Special files among images are passed over: tests/fuzz/test_fuzz_paths.py.
+    # Special files among inputs are passed over: tests/fuzz/test_fuzz_paths.py.
     "class names": ("cifar/batches.meta.txt", ("certify", "--data", "cifar", *MODELS[2:], "--robust", "cifar10-gaussian-0.25")),
     "batch": ("cifar/test_batch.bin", ("certify", "--data", "cifar", *MODELS[2:], "--robust", "cifar10-gaussian-0.25")),
     "pickle": ("python/test_batch", ("certify", "--data", "python", *MODELS[2:], "--robust", "cifar10-gaussian-0.25")),
@@ -94,7 +94,7 @@ READERS: dict[str, tuple[str, tuple[object, ...]]] = {
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("special")
     named = sources(folder)
-    certified(folder / "run", named, samples=100, images=2)
+    certified(folder / "run", named, samples=100, inputs=2)
     pair = [BaseModel(load_model(named[role])) for role in ("standard", "robust")]
     save_nuts(folder / "mix", MixSettings(TransformSettings(1.0, 1.0, 0.0), 0.8), *pair)
     for name in ("images/a", "images/b", "cifar", "python"):
@@ -102,7 +102,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from PIL import Image
 
     for place in ("a/0", "b/0"):
-        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(folder / "images" / f"{place}.png")
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(folder / "inputs" / f"{place}.png")
     (folder / "cifar" / "test_batch.bin").write_bytes(bytes(2 * 3073))
     (folder / "python" / "data_batch_1").write_bytes(b"")
     return folder

@@ -43,7 +43,7 @@ def test_norms_in_any_usual_spelling(norm):
     [("attack", "--steps", 2), ("certify", "--alpha", 0.76, "--certificate", "margin", "--radii", "0,0.01")],
 )
 def test_commands_take_norms_in_any_spelling(command, problem, nets, words):
-    given = ("--images", 2, "--robust", nets, "--data", problem.folder / "points.npz", "--format", "json")
+    given = ("--inputs", 2, "--robust", nets, "--data", problem.folder / "points.npz", "--format", "json")
     g = () if words[0] == "attack" else ("--standard", nets)
     outputs = [
         command(*words, "--norm", spelt, *given, *g, "--output", f"run-{spelt}") for spelt in ("linf", "Inf")
@@ -65,13 +65,13 @@ def test_eps_is_printed_as_it_was_given(given, printed):
 def test_sigma_may_be_a_quotient(command, problem, written):
     options = list(problem.options)
     options[options.index("--sigma") + 1] = written
-    done = command("certify", *options, "--images", 2, "--samples", 200, "--format", "json")
+    done = command("certify", *options, "--inputs", 2, "--samples", 200, "--format", "json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["sigma"] == pytest.approx(float(Fraction(*map(Fraction, written.split("/")))))
 
 
 def warned(command, problem, *more: object) -> list[str]:
-    done = command("certify", *problem.options, "--images", 4, "--samples", 200, *more)
+    done = command("certify", *problem.options, "--inputs", 4, "--samples", 200, *more)
     assert done.code == 0, done.err
     return [line for line in done.err.splitlines() if line.startswith("Warning: ")]
 
@@ -108,7 +108,7 @@ def wrong():
 def test_a_model_that_is_wrong_on_everything_is_warned_of_before_it_is_attacked(command, problem, nets):
     path = problem.folder / "nets.py"
     path.write_text(path.read_text() + ODD)
-    more = ("attack", "--steps", 1, "--images", "all", "--data", problem.folder / "points.npz")
+    more = ("attack", "--steps", 1, "--inputs", "all", "--data", problem.folder / "points.npz")
     wrong, right = command(*more, "--robust", f"{path}:wrong"), command(*more, "--robust", nets)
     assert "is right on 0 of 12 inputs, near chance" in wrong.err, wrong.err
     assert right.code == 0 and "near chance" not in right.err
@@ -122,9 +122,9 @@ def test_numbers_of_other_libraries_are_taken(problem, nets, whole, real, tmp_pa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = certmix.certify(
-            sigma=real(0.25), alpha=real(0.75), images=whole(2), samples=whole(200), seed=whole(3), output=tmp_path / "run",
+            sigma=real(0.25), alpha=real(0.75), inputs=whole(2), samples=whole(200), seed=whole(3), output=tmp_path / "run",
             failure_probability=real(0.0078125), radii=[real(0.0), real(0.5)], batch_size=whole(50), **sources,
         )  # fmt: skip
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert described["request"]["seed"] == 3 and described["request"]["alpha"] == 0.75
-    assert result.summary.images == 2 and result.summary.alpha == 0.75
+    assert result.summary.inputs == 2 and result.summary.alpha == 0.75

@@ -24,7 +24,7 @@ requirements = [
     "robust.clean_accuracy >= 0.2",
     "certified_accuracy@0.25 >= {threshold} on value",
 ]
-data = {{ name = "points.npz", images = 4 }}
+data = {{ name = "points.npz", inputs = 4 }}
 standard = {{ model = "nets.py:linear" }}
 robust = {{ model = "nets.py:linear" }}
 certificate = {{ alpha = 0.76, sigma = 0.25 }}
@@ -50,7 +50,7 @@ def test_every_format_in_one_go_and_exit_0(command, guarantee):
     out = guarantee.parent / "out"
     found = json.loads((out / "json").read_text())
     assert (found["outcome"], found["exit_code"], found["schema_version"]) == ("holds", 0, 1)
-    assert found["sampling"]["drawn_images"] == 4
+    assert found["sampling"]["drawn_inputs"] == 4
     assert found["sampling"]["why"]
     assert [r["outcome"] for r in found["requirements"]] == ["holds", "holds"]
     suite = ElementTree.parse(out / "junit").getroot().find("testsuite")

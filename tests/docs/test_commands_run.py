@@ -22,16 +22,16 @@ from safetensors.torch import save_file
 from certmix.data import load, stack
 
 SMALL = {
-    "attack": "--images 2 --steps 2",
-    "certify": "--images 2 --samples 100 --selection-samples 20",
-    "compare-trust": "--images 2 --steps 1",
-    "confidence": "--images 2 --steps 1",
-    "falsify": "--images 2 --steps 2 --run-code",
-    "lipschitz": "--images 2 --steps 2 --restarts 1",
-    "mix-sweep": "--images 2 --steps 1",
-    "nuts evaluate": "--images 4 --steps 1 --targets 1 --queries 5 --run-code",
-    "nuts fit": "--images 20 --steps 1",
-    "tune": "--images 4 --noisy-samples 4 --grid none",
+    "attack": "--inputs 2 --steps 2",
+    "certify": "--inputs 2 --samples 100 --selection-samples 20",
+    "compare-trust": "--inputs 2 --steps 1",
+    "confidence": "--inputs 2 --steps 1",
+    "falsify": "--inputs 2 --steps 2 --run-code",
+    "lipschitz": "--inputs 2 --steps 2 --restarts 1",
+    "mix-sweep": "--inputs 2 --steps 1",
+    "nuts evaluate": "--inputs 4 --steps 1 --targets 1 --queries 5 --run-code",
+    "nuts fit": "--inputs 20 --steps 1",
+    "tune": "--inputs 4 --noisy-samples 4 --grid none",
     "plan": "--samples 2000",
     "selftest": "--suite margin-lemma --cases 2",
     "reproduce": "--run-code",
@@ -70,11 +70,11 @@ NOT_HERE = {
     "--engine ray": "needs Ray",
     "certmix train": "minutes, and training images",
     "imagenet/val": "needs ImageNet and timm",
-    "--output whole": "as the first of nuts.md, of more images",
+    "--output whole": "as the first of nuts.md, of more inputs",
     "nuts evaluate whole": "of that one",
-    "nuts:proved": "a fit that needs more than a few images",
+    "nuts:proved": "a fit that needs more than a few inputs",
     "show proved": "shows such a fit",
-    "nuts fit --certified": "a fit that needs more than a few images",
+    "nuts fit --certified": "a fit that needs more than a few inputs",
     "nuts study": "studies of fits and evaluations of their own: tests/studies",
     "runs/imagenet": "needs ImageNet",
     "diffusers:models": "needs a diffusion model",
@@ -107,13 +107,13 @@ wide = small = one_lipschitz = noisy
 
 
 class right(nn.Module):
-    # the class of the nearest of the images that are shipped: on those it is right
+    # the class of the nearest of the inputs that are shipped: on those it is right
     def __init__(self):
         super().__init__()
         pixels, labels = torch.load(__file__.replace("nets.py", "shipped.pt"))
-        images = pixels.flatten(1) / 255
+        inputs = pixels.flatten(1) / 255
         self.distances = nn.Linear(3072, len(labels))
-        self.distances.weight.data, self.distances.bias.data = images, -images.square().sum(1) / 2
+        self.distances.weight.data, self.distances.bias.data = inputs, -inputs.square().sum(1) / 2
         self.register_buffer("classes", nn.functional.one_hot(labels, 10).float())
 
     def forward(self, x):
@@ -166,7 +166,7 @@ def lay_out(problem, here: Path) -> Path:
 
 
 def shortened(words: list[str], robust: str = "noisy") -> list[str]:
-    """Return a command with small options, on the images that are shipped and a processor that is there."""
+    """Return a command with small options, on the inputs that are shipped and a processor that is there."""
     if words[1] == "selftest":
         words = words[:2] + (words[-2:] if "--format" in words else [])
     name = " ".join(words[1:3]) if words[1] == "nuts" else words[1]
@@ -182,7 +182,7 @@ def shortened(words: list[str], robust: str = "noisy") -> list[str]:
     if name == "certify" and {"margin", "lipschitz-constant", "bands", "splitting"} & set(words):
         small = small[:2]
     if name == "certify" and "population" in words:
-        return [*found, "--images", "60", "--samples", "100", "--robust", f"nets.py:{robust}"]
+        return [*found, "--inputs", "60", "--samples", "100", "--robust", f"nets.py:{robust}"]
     if name == "certify" and {"tune.npz", "test.npz"} & set(words):
         small = small[2:4]
     if name == "certify" and "fixed" in words and "--samples" in words:

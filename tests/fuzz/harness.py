@@ -295,11 +295,11 @@ def odd_lines(draw: st.DrawFn, valid: bytes, gap: str) -> bytes:
 
 _LOOSE = """CREATE TABLE t (cell, idx, dtype, data); INSERT INTO t SELECT * FROM cells;
     DROP TABLE cells; ALTER TABLE t RENAME TO cells; CREATE TABLE f (key, value); INSERT INTO f SELECT * FROM facts;
-    DROP TABLE facts; ALTER TABLE f RENAME TO facts; CREATE TABLE b (cell, first, last, dtype, images, lengths, data);
+    DROP TABLE facts; ALTER TABLE f RENAME TO facts; CREATE TABLE b (cell, first, last, dtype, inputs, lengths, data);
     INSERT INTO b SELECT * FROM blocks; DROP TABLE blocks; ALTER TABLE b RENAME TO blocks;"""
 
 
-_BLOCK = "cell first last dtype images lengths data"
+_BLOCK = "cell first last dtype inputs lengths data"
 
 
 @lru_cache(maxsize=4)

@@ -36,12 +36,12 @@ from certmix.models.architectures import ARCHITECTURES, ResidualNet, build
 from certmix.models.spec import load_model
 from certmix.models.weights import apply_weights, read_weights
 from certmix.models.zoo import Card, load_zoo, save_zoo, zoo_card
-from certmix.nuts.description import FitFacts, MixSettings, ModelReference, NutsDescription, TuningImages
+from certmix.nuts.description import FitFacts, MixSettings, ModelReference, NutsDescription, TuningInputs
 from certmix.nuts.folder import absolute, read_nuts, write_nuts
 from certmix.nuts.grid import GRIDS, TransformSettings
 from certmix.page import report_page
 from certmix.radii import Smoothing
-from certmix.runs import ImageRecord, Store, read_run, write_log
+from certmix.runs import InputRecord, Store, read_run, write_log
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.folder import Identity
 from certmix.runs.logs import ClassCounts, PublishedLog, read_class_counts, read_log, read_published
@@ -124,7 +124,7 @@ def picture(kind: str, size: tuple[int, int] = (5, 4), mode: str = "RGB") -> byt
 
 @cache
 def pictures() -> Files:
-    """Two classes of images in every format."""
+    """Two classes of inputs in every format."""
     kinds = {"JPEG": "jpg", "BMP": "bmp", "GIF": "gif", "PPM": "ppm", "TIFF": "tif", "WEBP": "webp"}
     dogs = {f"dog/{k}.{suffix}": picture(kind) for k, (kind, suffix) in enumerate(kinds.items())}
     return {"cat/0.png": picture("PNG"), **dogs}
@@ -194,7 +194,7 @@ def weights(name: str, content: Callable[[], bytes], slow: float = 1) -> Reader:
 
 
 RECIPE = make_recipe("standard")
-IDENTITY = {"recipe": RECIPE.as_dict(), "seed": 0, "images": 8, "precision": "fp32"}
+IDENTITY = {"recipe": RECIPE.as_dict(), "seed": 0, "inputs": 8, "precision": "fp32"}
 
 
 def trained() -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
@@ -228,7 +228,7 @@ def resume(folder: Path) -> torch.optim.Optimizer:
 @cache
 def mix(standard: str = "cifar10-standard") -> Files:
     facts = FitFacts(0.985, "conservative", 0.7, 0.1, 0.99, 1, ("s",), False, 20, 3, 9, GRIDS["cifar10"])
-    tuning = TuningImages("cifar10-sample", "test", "d" * 64, (0, 20, 40), {"name": "apgd-ce", "eps": 0.03})
+    tuning = TuningInputs("cifar10-sample", "test", "d" * 64, (0, 20, 40), {"name": "apgd-ce", "eps": 0.03})
     settings = MixSettings(TransformSettings(5.0, 4.0, -1.1), alpha=0.999, alpha_d=0.957)
     robust = ModelReference("./models/h.json", None, None, "b" * 64)
     described = NutsDescription(
@@ -294,19 +294,19 @@ SCORES = update(start(3, 0, (1,)), [[0.75, 0.125, 0.125], [0.5, 0.25, 0.25]])
 
 
 IN_BLOCKS = {"": Store.block, " in blocks": 2}
-"""Of how many images are vectors put together, by what the reader is called."""
+"""Of how many inputs are vectors put together, by what the reader is called."""
 
 
 @cache
 def numbers(blocks: str = "") -> Files:
-    """A database of two images with every kind of cell."""
+    """A database of two inputs with every kind of cell."""
     with scratch() as folder, patch.object(Store, "block", IN_BLOCKS[blocks]):
         with closing(Store(folder / "made.sqlite", 3)) as store:
             for index in (3, 9):
                 looks = {100: np.array([90, 0, 10]), 200: np.array([181, 2, 17])}
                 scores = {SCORES.samples: SCORES}
-                store.write_images(
-                    [ImageRecord(index, 0, "c" * 64, np.array([9, 0, 1]), looks, 1.5, "cpu", scores)]
+                store.write_inputs(
+                    [InputRecord(index, 0, "c" * 64, np.array([9, 0, 1]), looks, 1.5, "cpu", scores)]
                 )
             store.write("standard one", [3, 9], np.array([[0.25, 0.5, 0.25], [1.0, 0.0, 0.0]]))
             store.put("bound", "clopper-pearson")
@@ -314,9 +314,9 @@ def numbers(blocks: str = "") -> Files:
         return {"numbers.sqlite": as_one_file(folder / "made.sqlite")}
 
 
-def read_images(folder: Path) -> dict[int, ImageRecord]:
+def read_records(folder: Path) -> dict[int, InputRecord]:
     with closing(Store(folder / "numbers.sqlite", 3, read_only=True)) as store:
-        found, probabilities = store.images(), store.standard("one")
+        found, probabilities = store.inputs(), store.standard("one")
         store.get("bound")
     for record in found.values():
         arrays = [record.selection, *record.estimation.values()]
@@ -350,14 +350,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "sigma": None, "certificates": ("lipschitz-constant",), "lipschitz_constant": 7.0, "norm": "l2",
     },
 }  # fmt: skip
-IMAGES = 6
+INPUTS = 6
 
 
 @cache
 def run(kind: str, blocks: str = "") -> Files:
     """What is read again of a run that certmix made."""
     with scratch() as place, patch.object(Store, "block", IN_BLOCKS[blocks]):
-        made = certified(place / "run", sources(place), images=IMAGES, **OPTIONS[kind])
+        made = certified(place / "run", sources(place), inputs=INPUTS, **OPTIONS[kind])
         for database in made.glob("*.sqlite"):
             as_one_file(database)
         found = (path for path in sorted(made.rglob("*")) if path.suffix in (".json", ".tsv", ".sqlite"))
@@ -389,7 +389,7 @@ def reproduced(folder: Path) -> None:
 
 
 def shown(folder: Path) -> None:
-    assert "certmix-data" in report_page([folder, folder], images=2)
+    assert "certmix-data" in report_page([folder, folder], inputs=2)
 
 
 def beside(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
@@ -434,7 +434,7 @@ def merged(folder: Path) -> None:
         except CertmixError:
             assert not output.exists(), sorted(output.iterdir())
             raise
-        assert found.complete and recertify(output).images == found.images == IMAGES
+        assert found.complete and recertify(output).inputs == found.inputs == INPUTS
         shutil.rmtree(output)
 
 
@@ -514,7 +514,7 @@ GUARANTEE = b"""version = 1
 requirements = ["certified_accuracy@0.5 >= 0.4", "robust.clean_accuracy >= 0.7 on value"]
 [data]
 name = "cifar10-sample"
-images = 100
+inputs = 100
 input_range = [0, 1]
 [standard]
 model = "cifar10-standard"
@@ -551,7 +551,7 @@ READERS: dict[str, Reader] = {
         )
         for name, content in NPZ.items()
     },
-    "images": Reader(pictures, (whole, partial(whole, crop=4), partial(whole, resize=200, crop=3)), slow=28),
+    "inputs": Reader(pictures, (whole, partial(whole, crop=4), partial(whole, resize=200, crop=3)), slow=28),
     "card": Reader(pair, (read_card, read_pair), odd=("tiny.json",), slow=2),
     "card and weights": Reader(pair, (read_pair, read_model), odd=("tiny.safetensors",), slow=4, settle=with_checksum),
     "safetensors": weights("w.safetensors", lambda: save(STATE)),
@@ -568,7 +568,7 @@ READERS: dict[str, Reader] = {
         for blocks in IN_BLOCKS
         for kind in ("sampled", "soft")
         for name, made, *rest in (
-            ("numbers{blocks}", numbers, (read_images, read_cells), (), 0.5),
+            ("numbers{blocks}", numbers, (read_records, read_cells), (), 0.5),
             ("{kind} run{blocks}", partial(run, kind), (open_run, load_run, reproduced, show), RUN, 4),
             ("{kind} run{blocks}, judged", partial(run, kind), (recertify, audit, beside(recertify), beside(audit)), RUN, 15),
             ("page of a sampled run{blocks}", partial(run, "sampled"), (shown,), RUN, 30),

@@ -31,7 +31,7 @@ PLANTED: dict[tuple[str, str], dict[str, list[Any]]] = {
         "name": ["../../x", "a\nb"], "architecture": ["os.system", []], "notes": ["\ud800"], "sha256": [None, "0" * 64],
     },
     ("finding, sigma=0.5", "f.json"): {
-        "format_version": [2, 20**400, True, "1"], "run": [5, ["a"]], "image": ["3", -3], "alpha": ["0.76", float("nan")],
+        "format_version": [2, 20**400, True, "1"], "run": [5, ["a"]], "input": ["3", -3], "alpha": ["0.76", float("nan")],
         "certificate": [{}], "votes": [5, ["1"]], "samples": [1.5], "device": [None], "sigma": ["0.5"],
         "point_checksum": [5, "0" * 64], "worst_standard_classifier": [{"one_hot": -1}, {"one_hot": "2"}, None],
     },
@@ -189,7 +189,7 @@ WRONG: dict[tuple[str, str], list[bytes | Callable[[], bytes]]] = {
         )),
         *(partial(expanding, "inputs.npy", {"labels.npy": GOOD["labels.npy"]}, method) for method in METHODS),
     ],
-    ("images", "cat/0.png"): [
+    ("inputs", "cat/0.png"): [
         *(png(*size) for size in ((0, 5), (5, 0), (2**31 - 1, 2**31 - 1), (100_000, 100_000), (10_000, 10_000), (2**31, 1))),
         picture("PNG", (1, 60_000), "L"),  # grows when it is resized
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\n%%EndComments\nshowpage\n",  # would be handed to a program
@@ -212,7 +212,7 @@ def test_files_that_are_none(place: Path, reader: str, name: str) -> None:
     good, reads = READERS[reader].made(), READERS[reader].reads
     for content in WRONG[reader, name]:
         lay(place, {**good, name: content if isinstance(content, bytes) else content()})
-        for read in reads[: 3 if reader == "images" else 1]:
+        for read in reads[: 3 if reader == "inputs" else 1]:
             with little_memory():
                 refused(partial(read, place), place)
 

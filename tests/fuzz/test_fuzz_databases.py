@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fuzz.harness import accepted, altered, lay, loose, refused
-from fuzz.readers import numbers, read_cells, read_images
+from fuzz.readers import numbers, read_cells, read_records
 
-from certmix.runs import ImageRecord, Store
+from certmix.runs import InputRecord, Store
 
 
 def cell(name: str, data: str) -> str:
@@ -61,7 +61,7 @@ PLANTED = {
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_faults_of_counts(place: Path, name: str) -> None:
     lay(place, {"numbers.sqlite": altered(numbers()["numbers.sqlite"], PLANTED[name])})
-    told = refused(lambda: read_images(place), place)
+    told = refused(lambda: read_records(place), place)
     assert "numbers.sqlite" in told and len(told) < 500
 
 
@@ -72,12 +72,12 @@ def test_planted_faults_of_vectors(place: Path, value: str) -> None:
     assert "damaged" in refused(lambda: read_cells(place), place)
 
 
-def test_a_schema_that_is_no_text_and_rows_of_one_image_twice(place: Path) -> None:
+def test_a_schema_that_is_no_text_and_rows_of_one_input_twice(place: Path) -> None:
     good = numbers()["numbers.sqlite"]
     lay(place, {"numbers.sqlite": good.replace(b"CREATE TABLE cells", b"CREATE TABLE \xff\xce\xcc x")})
-    refused(lambda: read_images(place), place)
+    refused(lambda: read_records(place), place)
     lay(place, {"numbers.sqlite": altered(loose(good), "INSERT INTO cells SELECT * FROM cells")})
-    assert "twice" in refused(lambda: read_images(place), place)
+    assert "twice" in refused(lambda: read_records(place), place)
 
 
 def test_numbers_that_expand_without_end(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_numbers_that_expand_without_end(tmp_path: Path) -> None:
 
 def test_reading_leaves_no_files_beside_a_database_and_sees_what_is_not_yet_in_it(tmp_path: Path) -> None:
     with closing(Store(tmp_path / "numbers.sqlite", 3)) as store:
-        store.write_images([ImageRecord(3, 0, "c" * 64, np.array([9, 0, 1]))])
-        assert list(read_images(tmp_path)) == [3]
-    assert list(accepted(lambda: read_images(tmp_path), tmp_path)) == [3]
+        store.write_inputs([InputRecord(3, 0, "c" * 64, np.array([9, 0, 1]))])
+        assert list(read_records(tmp_path)) == [3]
+    assert list(accepted(lambda: read_records(tmp_path), tmp_path)) == [3]
     assert [path.name for path in tmp_path.iterdir()] == ["numbers.sqlite"]

@@ -91,8 +91,8 @@ def test_plots_are_files_of_the_folder(tmp_path: Path) -> None:
 # data sets
 
 
-def test_links_among_images(tmp_path: Path) -> None:
-    """Links are followed, as collections of links are common; what is there is only decoded as an image."""
+def test_links_among_inputs(tmp_path: Path) -> None:
+    """Links are followed, as collections of links are common; what is there is only decoded as an input."""
     fine = pictures()["cat/0.png"]
     lay(tmp_path, dict.fromkeys(("i/cat/0.png", "i/dog/0.png", "out/fine.png"), fine))
     lay(tmp_path, {"out/secret.png": b"not an input"})

@@ -28,7 +28,7 @@ from certmix.certification.trade_off import read_mixable
 from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.models.temperature import sharpened
 from certmix.radii import exact_radius
-from certmix.runs.records import ImageRecord, Records
+from certmix.runs.records import InputRecord, Records
 from certmix.sampling.ballots import LEVELS, Ballots, Behind, Cast, level_of
 from certmix.sampling.rows import ballots_of
 from certmix.verification import plain
@@ -73,8 +73,8 @@ def test_votes_behind_a_gate_are_those_that_are_sure_enough(codes, gate):
     st.lists(st.lists(st.integers(0, 3 * LEVELS - 1), min_size=1, max_size=9), min_size=1, max_size=6),
     st.data(),
 )
-def test_many_images_ballots_are_those_of_each(images, data):
-    each = [Ballots.of(codes) for codes in images]
+def test_many_inputs_ballots_are_those_of_each(inputs, data):
+    each = [Ballots.of(codes) for codes in inputs]
     vectors = [one.as_vector() for one in each]
     cast, bad = Cast.from_vectors(np.concatenate(vectors), np.array([len(v) for v in vectors]), 3)
     assert len(bad) == 0
@@ -185,9 +185,9 @@ def test_every_command_counts_the_same_votes(run):
     assert list(fails(proof_of(request, 2, every.outcomes, every.summary.rows, every))) == []
 
 
-def test_an_image_of_which_all_selection_samples_abstain_has_no_class():
+def test_an_input_of_which_all_selection_samples_abstain_has_no_class():
     silent = Ballots(np.array([10]), np.array([100]))  # class 0 at level 10
-    record = ImageRecord(
+    record = InputRecord(
         0,
         0,
         "0" * 64,
@@ -233,14 +233,14 @@ def test_certificates_of_a_tuned_mix_fail_no_more_often_than_they_say():
 
     Votes of three kinds are drawn from the closed form, with the looks and the stopping rule of a run.
     """
-    delta, gate, alpha, x, images = 0.1, 0.9, 0.6, 0.9, 3000
+    delta, gate, alpha, x, inputs = 0.1, 0.9, 0.6, 0.9, 3000
     p, q = smoothed(x, gate)
     true = float(exact_radius(p, q, SIGMA, alpha))
     rng = np.random.default_rng(1)
     stops = [0, 100, 200, 300, 400, 500, 600, 700, 800, 1000]
     codes = np.array([19, LEVELS + 19, 0])  # sure of the first, sure of the second, not sure
     made = []
-    for index in range(images):
+    for index in range(inputs):
         chosen, total, ballots = Ballots(codes[[0]], np.array([100])), np.zeros(3, np.int64), {}
         for before, n in itertools.pairwise(stops):
             total = total + rng.multinomial(n - before, [p, q, 1 - p - q])
@@ -249,7 +249,7 @@ def test_certificates_of_a_tuned_mix_fail_no_more_often_than_they_say():
             ballots[n] = Ballots(codes[order], total[order])
         votes = {n: one.votes(2) for n, one in ballots.items()}
         made.append(
-            ImageRecord(
+            InputRecord(
                 index, 0, "0" * 64, np.array([100, 0]), votes, ballots=ballots, selection_ballots=chosen
             )
         )
@@ -259,7 +259,7 @@ def test_certificates_of_a_tuned_mix_fail_no_more_often_than_they_say():
     seen = bound_records(made, request)
     radius = exact_radius(seen.bounds.p_lower, seen.bounds.q_upper, SIGMA, alpha)
     wrong = int((radius > true).sum())
-    assert binom.sf(wrong - 1, images, delta) > 1e-6
+    assert binom.sf(wrong - 1, inputs, delta) > 1e-6
     assert (radius > 0).mean() > 0.5 and true > 0.1, "most are certified: the test is no empty one"
     assert len(set(seen.samples.tolist())) > 1, "inputs stop at several looks"
     assert ndtri(p) > ndtri(q)

@@ -35,7 +35,7 @@ from certmix.certification.trade_off import read_mixable
 from certmix.errors import CertmixError, ModelError, ParameterError, RunError
 from certmix.runs import Store
 from certmix.runs.records import Records
-from certmix.runs.store import ImageRecord, is_look
+from certmix.runs.store import InputRecord, is_look
 from certmix.sampling import Sampler
 from certmix.sampling import sampler as sampler_module
 from certmix.sampling.ballots import LEVELS, Ballots, Cast
@@ -95,9 +95,9 @@ def again(run: Path, **asked: Any) -> list[Any]:
 
 
 def edit(run: Path, cell: str, change: Callable[[Ballots], Any], index: int | None = None) -> None:
-    """Change the ballots of an image in a cell: the first that is right, if none is named."""
+    """Change the ballots of an input in a cell: the first that is right, if none is named."""
     with closing(Store(run / "numbers.sqlite")) as store:
-        kept = store.images(ballots=True)
+        kept = store.inputs(ballots=True)
         at = index if index is not None else next(i for i, one in kept.items() if len(one.ballots) > 2)
         before = (
             kept[at].selection_ballots if "selection" in cell else kept[at].ballots[int(cell.split("@")[1])]
@@ -153,7 +153,7 @@ def read_claims_of(run: Path) -> Any:
 
 @pytest.mark.parametrize("cell", ["ballots@100", "ballots@300", "selection ballots"])
 def test_ballots_that_do_not_add_up_are_refused(run, cell):
-    """An image whose abstentions are gone would look unanimous."""
+    """An input whose abstentions are gone would look unanimous."""
     edit(run, cell, fewer)
     for read in (recertify, partial(recertify, gate=0.5), read_claims_of, partial(read_mixable, gate=GATE)):
         with pytest.raises(RunError, match="do not add up"):
@@ -196,9 +196,9 @@ def test_ballots_of_more_looks_than_votes_count_nowhere(run):
 def test_ballots_that_are_surer_than_they_were_are_caught_by_sampling(run):
     """Votes, sums and looks are consistent, and every figure of plain votes is right."""
     with closing(Store(run / "numbers.sqlite")) as store:
-        for one in store.images(ballots=True).values():
+        for one in store.inputs(ballots=True).values():
             surer = {n: raised(ballots) for n, ballots in one.ballots.items()}
-            store.write_images([replace(one, ballots=surer, selection_ballots=raised(one.selection_ballots))])
+            store.write_inputs([replace(one, ballots=surer, selection_ballots=raised(one.selection_ballots))])
     assert failed(rederive(run, run_code=True)) <= {"records"}
     assert failed(again(run, new_seed=6)) == {"same seed", "new seed"}
 
@@ -208,7 +208,7 @@ def test_a_few_ballots_that_are_surer_are_caught_where_they_are_drawn(run):
     for index in at:
         edit(run, "selection ballots", raised, index)
     found = again(run, new_seed=6)[0]
-    assert found.outcome is Outcome.FAILS and set(found.images) <= set(at)
+    assert found.outcome is Outcome.FAILS and set(found.inputs) <= set(at)
 
 
 def test_selection_ballots_alone_do_not_replace_an_earlier_run():
@@ -216,7 +216,7 @@ def test_selection_ballots_alone_do_not_replace_an_earlier_run():
     assert is_look("ballots@100") and is_look("votes@100")
 
 
-def test_shards_with_other_ballots_of_an_image_are_not_merged(named, tmp_path):
+def test_shards_with_other_ballots_of_an_input_are_not_merged(named, tmp_path):
     parts = [certified(tmp_path / f"{k}", named, samples=300, shard=f"{k}/2", **EXACT) for k in (1, 2)]
     twin = copied(parts[0], tmp_path / "twin")
     merge([*parts, twin], tmp_path / "whole")
@@ -226,7 +226,7 @@ def test_shards_with_other_ballots_of_an_image_are_not_merged(named, tmp_path):
             merge([*parts, twin], tmp_path / "other")
         twin = copied(parts[0], tmp_path / f"twin of {cell}")
     assert failed(rederive(tmp_path / "whole", run_code=True)) == set()
-    assert recertify(tmp_path / "whole", gate=GATE).images == 10
+    assert recertify(tmp_path / "whole", gate=GATE).inputs == 10
 
 
 def test_more_answers_than_a_store_holds_are_refused():
@@ -302,7 +302,7 @@ def unsure(tmp_path_factory) -> Path:
         "        g.bias.copy_(torch.tensor([-0.2, 0.1, 0.1]))\n    return g\n"
     )
     given["standard"] = f"{folder / 'g.py'}:net"
-    return certified(folder / "run", given, samples=1000, images="all", tuned="0.7,0,0.55", **EXACT)
+    return certified(folder / "run", given, samples=1000, inputs="all", tuned="0.7,0,0.55", **EXACT)
 
 
 def test_the_run_of_faults_is_honest(unsure):
@@ -452,10 +452,10 @@ def test_a_ballot_is_of_a_whole_batch_whatever_the_number_of_samples(monkeypatch
 # Records.
 
 
-def record(codes: list[int], label: int = 0, index: int = 0) -> ImageRecord:
-    """An image of three classes, of which each sample, and 100 of selection, are like one another."""
+def record(codes: list[int], label: int = 0, index: int = 0) -> InputRecord:
+    """An input of three classes, of which each sample, and 100 of selection, are like one another."""
     chosen = Ballots.of(codes * (100 // len(codes)))
-    return ImageRecord(
+    return InputRecord(
         index, label, "0" * 64, chosen.votes(3), {100: chosen.votes(3)}, ballots={100: chosen},
         selection_ballots=chosen,
     )  # fmt: skip
@@ -480,7 +480,7 @@ def test_records_behind_a_gate_stay_behind_it():
     assert kept.behind(0.2).behind(0.0).selection.tolist() == kept.selection.tolist()
 
 
-def test_an_image_without_a_class_behind_one_gate_has_it_behind_the_other():
+def test_an_input_without_a_class_behind_one_gate_has_it_behind_the_other():
     silent = record([3, 3, 3, 3])
     for goal in ("radii", "fixed"):
         request = CertifyRequest(0.5, 0.76, samples=100, goal=goal, tuned=TUNED)
@@ -537,7 +537,7 @@ def test_a_gate_that_the_run_was_not_made_with_is_pointed_out(honest, run):
 
 
 def test_a_plan_like_a_run_with_a_gated_row(command, honest):
-    planned = command("plan", "--like", honest, "--images", 12, "--format", "json")
+    planned = command("plan", "--like", honest, "--inputs", 12, "--format", "json")
     assert planned.code == 0, planned.err
     assert any("gate" in one for one in json.loads(planned.out)["assumptions"])
 
@@ -584,7 +584,7 @@ class Nudged(nn.Module):
 def test_an_honest_run_of_another_machine_is_not_accused(tmp_path, by):
     """Also where the one vote that nearly ties moves, which changes all its levels at once."""
     given = dict(data=points(INPUTS, LABELS), standard=None, robust=plane(NET))
-    run = certified(tmp_path / "run", given, 0.5, images="all", goal="fixed", samples=2000)
+    run = certified(tmp_path / "run", given, 0.5, inputs="all", goal="fixed", samples=2000)
     found = resample(
         run, VerifyRequest(device="cpu", resample=10, new_seed=1), dataset=given["data"],
         models={"robust": Nudged(plane(NET), by)},
@@ -606,7 +606,7 @@ def test_a_vote_that_moves_may_take_its_levels_with_it(tmp_path):
             return torch.cat([gap, -gap], 1)
 
     given = dict(data=points(INPUTS, LABELS), standard=None, robust=Tied(1e-6))
-    run = certified(tmp_path / "run", given, 0.5, images="all", goal="fixed", samples=2000)
+    run = certified(tmp_path / "run", given, 0.5, inputs="all", goal="fixed", samples=2000)
     found = resample(
         run, VerifyRequest(device="cpu", resample=10, new_seed=1), dataset=given["data"],
         models={"robust": Tied(-1e-6)},

@@ -1,4 +1,4 @@
-"""Tuning: what is chosen, on what, and that nothing is reported on the images that chose."""
+"""Tuning: what is chosen, on what, and that nothing is reported on the inputs that chose."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from certmix.studies.tune_plan import GATED, GATES, TEMPERATURES, Family, famili
 ASKED = TuneRequest(0.5, 0.25, grid="none")
 
 
-def drawn(seed: int = 0, images: int = 60, copies: int = 30, classes: int = 3) -> NoisyLogits:
+def drawn(seed: int = 0, inputs: int = 60, copies: int = 30, classes: int = 3) -> NoisyLogits:
     """A g that is nearly always right and not sure, and a base of h that is sure where it is right."""
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, images)
+    labels = rng.integers(0, classes, inputs)
     own = np.eye(classes)[labels]
-    standard = 1.5 * own + rng.normal(0, 0.4, (images, classes))
-    hard = rng.random(images) < 0.4
-    centre = np.where(hard[:, None], 0.3 * rng.normal(size=(images, classes)), 3.0 * own)
-    noisy = centre[:, None] + rng.normal(0, 0.8, (images, copies, classes))
-    return NoisyLogits(standard, noisy, labels, np.arange(images))
+    standard = 1.5 * own + rng.normal(0, 0.4, (inputs, classes))
+    hard = rng.random(inputs) < 0.4
+    centre = np.where(hard[:, None], 0.3 * rng.normal(size=(inputs, classes)), 3.0 * own)
+    noisy = centre[:, None] + rng.normal(0, 0.8, (inputs, copies, classes))
+    return NoisyLogits(standard, noisy, labels, np.arange(inputs))
 
 
 def test_counts_are_those_of_the_definition():
@@ -94,22 +94,22 @@ def test_the_choice_keeps_its_floor_and_nothing_beats_it(wish):
         )
 
 
-def test_figures_on_other_images_are_of_halves_that_did_not_choose():
+def test_figures_on_other_inputs_are_of_halves_that_did_not_choose():
     """Candidates of pure chance: the best of many looks good where it was chosen, and like any elsewhere."""
     rng = np.random.default_rng(0)
-    images, many = 200, 40
-    labels = rng.integers(0, 2, images)
-    right = rng.random((many, images)) < 0.5
+    inputs, many = 200, 40
+    labels = rng.integers(0, 2, inputs)
+    right = rng.random((many, inputs)) < 0.5
     shares = np.where((right == (labels == 0))[..., None], [[1.0, 0.0]], [[0.0, 1.0]])
-    margins = np.ones((many, images))
+    margins = np.ones((many, inputs))
     from certmix.studies import tune_plan
 
     family = Family("chance", shares, margins, (0.0,) * many, ("one",) * many, (0.0,))
-    standard = np.full((images, 2), 0.5)
+    standard = np.full((inputs, 2), 0.5)
     held, clean = family.counts(standard, labels)
     ends = tune_plan.Ends(0.5, 0.5, 0.5)
-    best = tune_plan._best(held, clean, 0.0, images, ends)
-    assert best is not None and held[best] > 0.55 * images
+    best = tune_plan._best(held, clean, 0.0, inputs, ends)
+    assert best is not None and held[best] > 0.55 * inputs
     seen = tune_plan._on_others(family, standard, labels, 0.0, ends)
     assert seen is not None and abs(seen[0] - 0.5) < 0.05
 
@@ -159,7 +159,7 @@ def test_a_file_says_what_was_chosen_and_certify_takes_it(tuned):
     assert certify(named).summary.rows[-1].classifier == "mixed", "no plan is shipped for these"
 
 
-def test_images_that_were_tuned_on_are_refused(tuned):
+def test_inputs_that_were_tuned_on_are_refused(tuned):
     folder, named = tuned
     file = folder / "tune" / "tuned.toml"
     for data in ("tuning.npz", "points.npz"):
@@ -196,8 +196,8 @@ def shipped(data: str) -> Loaded:
     return load_sources(Sources(data=data), 0.5, __import__("torch").device("cpu"), lambda message: None)
 
 
-def test_the_shipped_pair_brings_its_plan_but_not_to_the_images_it_was_chosen_on():
-    request, said = CertifyRequest(0.5, 0.76, images=3), []
+def test_the_shipped_pair_brings_its_plan_but_not_to_the_inputs_it_was_chosen_on():
+    request, said = CertifyRequest(0.5, 0.76, inputs=3), []
     loaded = shipped("cifar10-sample")
     plan = loaded.robust.card.tuned
     assert plan is not None and plan.data == "cifar10-tuning"
@@ -207,7 +207,7 @@ def test_the_shipped_pair_brings_its_plan_but_not_to_the_images_it_was_chosen_on
     )
     for other in (
         request.replace(sigma=0.25),
-        CertifyRequest(None, 0.76, images=3, noise="laplace", scale=0.5),
+        CertifyRequest(None, 0.76, inputs=3, noise="laplace", scale=0.5),
     ):
         assert resolve_tuned(other, loaded, np.arange(3), said.append) == other, "it was not tuned for this"
     held = changed(loaded, dataset=load("cifar10-tuning"))

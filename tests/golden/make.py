@@ -75,7 +75,7 @@ COMMANDS = {
     "audit": "audit certified",
     "audit-log": f"audit {LOG} --sigma 0.5 --samples 100000",
     "audit-log-json": f"audit {LOG} --sigma 0.5 --samples 100000 --format json",
-    "plan": "plan --like certified --images 1000 --throughput 5000",
+    "plan": "plan --like certified --inputs 1000 --throughput 5000",
     "plan-json": "plan --scenario cifar10 --sigma 0.5 --alpha 0.76 --throughput 5000 --format json",
     "attack": f"attack {ATTACK} --robust nets.py:robust --output attacked",
     **{f"attack-{name}": f"attack {ATTACK} --robust nets.py:robust --output attacked --format {name}" for name in FORMATS},
@@ -85,11 +85,11 @@ COMMANDS = {
     "compare-trust": f"compare-trust --trust constant --norm linf {MIXED} --output trust",
     "confidence": f"confidence {MIXED} --output sure",
     "lipschitz": f"lipschitz {ATTACK} --robust nets.py:robust --output searched",
-    "nuts-fit": f"nuts fit --beta 0.9 --grid {GRID} {MIXED} --images 6 --seed 3 --output fit",
-    "nuts-fit-json": f"nuts fit --beta 0.9 --grid {GRID} {MIXED} --images 6 --seed 3 --output fit --format json",
-    "nuts-evaluate": "nuts evaluate fit --run-code --queries 5 --steps 2 --eps 0.1 --sweep-images 2 --input-range -2,2 --data points.npz --output judged",
+    "nuts-fit": f"nuts fit --beta 0.9 --grid {GRID} {MIXED} --inputs 6 --seed 3 --output fit",
+    "nuts-fit-json": f"nuts fit --beta 0.9 --grid {GRID} {MIXED} --inputs 6 --seed 3 --output fit --format json",
+    "nuts-evaluate": "nuts evaluate fit --run-code --queries 5 --steps 2 --eps 0.1 --sweep-inputs 2 --input-range -2,2 --data points.npz --output judged",
     "nuts-certified": (
-        f"nuts fit --certified --at-radius 0.1 --sigma 0.25 --images 4 --noisy-samples 20 --certify-images 4 "
+        f"nuts fit --certified --at-radius 0.1 --sigma 0.25 --inputs 4 --noisy-samples 20 --certify-inputs 4 "
         f"--samples 100 --grid {GRID} {MODELS} --output proved"
     ),
     "nuts-certified-show": "show proved",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_nets import NETS, images, random_net, worst_found
+from small_nets import NETS, inputs, random_net, worst_found
 from torch import nn
 
 from certmix.margins import intervals as intervals_module
@@ -22,7 +22,7 @@ EPS = {"linf": (0.003, 0.03, 0.2), "l2": (0.02, 0.2, 1.0)}
 
 def slack(name, norm, eps, methods, seed=0, count=3):
     """Smallest values found in the ball less their bounds, (methods, N, rivals): negative where unsound."""
-    net, x = random_net(name, seed), images(count, seed)
+    net, x = random_net(name, seed), inputs(count, seed)
     y = net(x).argmax(1)
     bounds = [logit_differences_lower(net, x, y.numpy(), norm, eps, method=method) for method in methods]
     found = worst_found(net, x, y, norm, eps, seed=seed)
@@ -48,7 +48,7 @@ def test_attacks_stay_above_the_bounds(name, norm):
 @pytest.mark.parametrize("norm", EPS)
 @pytest.mark.parametrize("name", NETS)
 def test_every_layer_lies_in_its_interval(name, norm):
-    graph, x = build_graph(random_net(name, 5), images(2)), images(2, 5)
+    graph, x = build_graph(random_net(name, 5), inputs(2)), inputs(2, 5)
     eps = torch.tensor([0.1, 0.3], dtype=torch.float64)
     boxes, _ = bounds_of_layers(graph, Ball(x.double(), norm, eps), "interval")
     generator = torch.Generator().manual_seed(0)

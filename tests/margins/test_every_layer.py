@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 import torch
-from small_nets import images, worst_found
+from small_nets import inputs, worst_found
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -34,14 +34,14 @@ TOLERANCE = 1e-13
 
 
 class Framed(nn.Module):
-    """A convolution, what is tested, and a linear head whose logits cancel at the first image."""
+    """A convolution, what is tested, and a linear head whose logits cancel at the first input."""
 
     def __init__(self, tested, *, flat=False):
         super().__init__()
         self.entry, self.flat = nn.Conv2d(2, 3, 3), flat
         self.tested = tested if isinstance(tested, nn.Module) else Called(tested)
         with torch.no_grad():
-            self.head = nn.Linear(self.eval().features(images(2)).shape[1], 3)
+            self.head = nn.Linear(self.eval().features(inputs(2)).shape[1], 3)
 
     def features(self, x):
         x = self.entry(x)
@@ -167,10 +167,10 @@ def test_every_row_of_the_tables_has_a_net():
 
 
 def cancelling(name, seed=0):
-    """A float64 net of weights that no float32 holds, whose logits differ by 1e-3 at the first image, and images."""
+    """A float64 net of weights that no float32 holds, whose logits differ by 1e-3 at the first input, and inputs."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net, x = NETS[name]().double().eval().requires_grad_(False), images(2, seed).double()
+        net, x = NETS[name]().double().eval().requires_grad_(False), inputs(2, seed).double()
         for values in [*net.parameters(), *net.buffers()]:
             if values.is_floating_point():
                 values.mul_(1 + 1e-6 * torch.rand_like(values))

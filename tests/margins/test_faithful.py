@@ -233,7 +233,7 @@ fx.wrap("flatten")
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_forward_pass_that_is_no_fixed_function_of_one_image_is_refused(name, offset):
+def test_a_forward_pass_that_is_no_fixed_function_of_one_input_is_refused(name, offset):
     function, kept, words = FUNCTIONS[name]
     with pytest.raises(ModelError, match=words) as refused:
         build_graph(Around(function, offset, **kept), X[:2])
@@ -282,8 +282,8 @@ def test_offsets_hide_nothing_from_the_comparison(name, count, monkeypatch):
         build_graph(net, X[:count])
 
 
-def test_the_datas_own_images_are_what_is_compared(monkeypatch):
-    """At these images alone the rectifiers matter."""
+def test_the_datas_own_inputs_are_what_is_compared(monkeypatch):
+    """At these inputs alone the rectifiers matter."""
     net = base()
     with torch.no_grad():
         net[0].weight.copy_(net[0].weight.abs()), net[0].bias.fill_(0.01)

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import pytest
 import torch
-from small_nets import NETS, images, random_net, worst_found
+from small_nets import NETS, inputs, random_net, worst_found
 from torch import nn
 
 from certmix.margins.linear_bounds import METHODS
@@ -141,7 +141,7 @@ def test_what_cancels_in_float32_is_below_the_exact_bound_and_above_the_other(na
 )
 def test_attacks_in_float32_stay_above_the_bounds(name, norm):
     """And the bounds are no looser than float32 is coarse."""
-    net, x = random_net(name, 3), images(3, 3)
+    net, x = random_net(name, 3), inputs(3, 3)
     y = net(x).argmax(1)
     rival = torch.arange(net(x).shape[1])[None] != y[:, None]
     for eps in (0.0, 0.05):
@@ -167,7 +167,7 @@ def test_what_overflows_in_float32_is_not_bounded():
 
 
 def test_radii_of_what_runs_are_hardly_smaller():
-    net, x = random_net("residual", 1).float(), images(4, 1).float()
+    net, x = random_net("residual", 1).float(), inputs(4, 1).float()
     y = net(x).argmax(1)
     exact, runs = (
         certified_radius(net, x, y, "linf", 0.0, max_eps=0.5, arithmetic=one, tolerance=1e-6).radius

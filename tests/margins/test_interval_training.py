@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_nets import images, random_net
+from small_nets import inputs, random_net
 from torch import nn
 from torch.nn import functional as F
 
@@ -22,7 +22,7 @@ def trainable(seed):
 
 
 def test_worst_case_logits_are_the_verified_bounds():
-    net, x = trainable(0), images(4)
+    net, x = trainable(0), inputs(4)
     y = net(x).argmax(1)
     worst = worst_case_logits(interval_pass(net, x, 0.02), y)
     assert (worst.gather(1, y[:, None]) == 0).all()
@@ -34,7 +34,7 @@ def test_worst_case_logits_are_the_verified_bounds():
 
 
 def test_without_a_ball_the_loss_is_the_cross_entropy():
-    net, x = trainable(1), images(4)
+    net, x = trainable(1), inputs(4)
     y = torch.tensor([0, 1, 2, 0])
     recipe = make_recipe("interval").at(0.0)
     assert recipe.eps == 0.0 and recipe.regulariser == make_recipe("interval").regulariser
@@ -43,7 +43,7 @@ def test_without_a_ball_the_loss_is_the_cross_entropy():
 
 
 def test_batch_statistics_are_those_of_the_centres():
-    net, x = trainable(2), images(8)
+    net, x = trainable(2), inputs(8)
     twin = trainable(2)
     for each in (net, twin):
         each.train()
@@ -77,6 +77,6 @@ def test_warm_up_terms_punish_wide_bounds_and_one_sided_rectifiers():
 
 def test_what_cannot_be_trained_is_refused():
     with pytest.raises(ModelError, match="linear head"):
-        interval_pass(nn.Sequential(nn.Flatten(), nn.Linear(98, 3), nn.ReLU()), images(1), 0.1)
+        interval_pass(nn.Sequential(nn.Flatten(), nn.Linear(98, 3), nn.ReLU()), inputs(1), 0.1)
     with pytest.raises(ModelError, match="Sigmoid has no rule"):
-        interval_pass(nn.Sequential(nn.Flatten(), nn.Sigmoid(), nn.Linear(98, 3)), images(1), 0.1)
+        interval_pass(nn.Sequential(nn.Flatten(), nn.Sigmoid(), nn.Linear(98, 3)), inputs(1), 0.1)

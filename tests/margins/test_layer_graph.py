@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_nets import NETS, images, random_net
+from small_nets import NETS, inputs, random_net
 from torch import nn
 
 from certmix.errors import ModelError
@@ -16,8 +16,8 @@ from certmix.models.foreign import FixedMode
 
 @pytest.mark.parametrize("name", NETS)
 def test_values_are_the_models_in_float64(name):
-    net, x = random_net(name, 3), images(4)
-    graph = build_graph(net, images(2))
+    net, x = random_net(name, 3), inputs(4)
+    graph = build_graph(net, inputs(2))
     found = graph.values(x)
     torch.testing.assert_close(found[-1], net.double()(x.double()), rtol=1e-12, atol=1e-12)
     assert [v.shape[1:] for v in found] == [torch.Size(node.shape) for node in graph.nodes]
@@ -25,7 +25,7 @@ def test_values_are_the_models_in_float64(name):
 
 @pytest.mark.parametrize(
     "name", sorted(ARCHITECTURES.keys() - {"denoiser", "band", "masked"})
-)  # no logits; no images
+)  # no logits; no inputs
 def test_every_shipped_architecture_is_supported(name):
     graph = build_graph(build(name).eval(), torch.rand(2, 3, 32, 32))
     assert graph.classes == 10
@@ -34,7 +34,7 @@ def test_every_shipped_architecture_is_supported(name):
 @pytest.mark.parametrize("name", NETS)
 def test_adjoints_and_row_sums(name):
     """<a, W x> = <a W, x>, and no row of |W| sums to more than is stated."""
-    graph, generator = build_graph(random_net(name, 0), images(2)), torch.Generator().manual_seed(0)
+    graph, generator = build_graph(random_net(name, 0), inputs(2)), torch.Generator().manual_seed(0)
     maps = [node for node in graph.nodes if isinstance(node.layer, LinearMap)]
     assert maps
     for node in maps:
@@ -52,10 +52,10 @@ def test_adjoints_and_row_sums(name):
 
 
 def test_wrappers_are_seen_through():
-    net, x = random_net("plain", 1), images(2)
+    net, x = random_net("plain", 1), inputs(2)
     wrapped = FixedMode(Normalized(net, (0.4, 0.5), (0.25,)))
     torch.testing.assert_close(
-        build_graph(wrapped, images(2)).values(x)[-1].float(), wrapped(x), rtol=1e-4, atol=1e-4
+        build_graph(wrapped, inputs(2)).values(x)[-1].float(), wrapped(x), rtol=1e-4, atol=1e-4
     )
 
 
@@ -79,7 +79,7 @@ class Outer(nn.Module):
 
 
 class Branded(nn.Module):
-    """A constant that differs between the two images of a batch."""
+    """A constant that differs between the two inputs of a batch."""
 
     def forward(self, x):
         return x.flatten(1) + torch.arange(2.0).view(2, 1)
@@ -105,4 +105,4 @@ class Branded(nn.Module):
 )
 def test_what_is_not_supported_is_named(net, named):
     with pytest.raises(ModelError, match=named.replace("(", r"\(").replace(")", r"\)")):
-        build_graph(net.eval(), images(2))
+        build_graph(net.eval(), inputs(2))

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from attacked import linear, outside, small_images, small_net
+from attacked import linear, outside, small_inputs, small_net
 from torch import nn
 
 from certmix.attacks.geometry import distance
@@ -95,7 +95,7 @@ def test_relaxed_constants_divide_by_eps_and_true_slopes_by_the_distance():
 @pytest.mark.parametrize("norm", DUAL)
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_more_steps_or_restarts_never_lower_an_estimate(norm, ratio):
-    net, x = small_net(3).double(), small_images(2, dtype=torch.float64)
+    net, x = small_net(3).double(), small_inputs(2, dtype=torch.float64)
     eps = {"linf": 0.05, "l2": 0.5, "l1": 3.0}[norm]
 
     def search(steps, restarts):
@@ -109,8 +109,8 @@ def test_more_steps_or_restarts_never_lower_an_estimate(norm, ratio):
     assert (search(0 + 1, 1).slopes > 0).all()
 
 
-def test_restarts_differ_ascents_climb_and_starts_depend_on_the_image_alone():
-    net, x = small_net(3).double(), small_images(4, dtype=torch.float64)
+def test_restarts_differ_ascents_climb_and_starts_depend_on_the_input_alone():
+    net, x = small_net(3).double(), small_inputs(4, dtype=torch.float64)
     found = local_search(net, x, "linf", 0.1, ratio="yang", steps=8, restarts=2)
     assert (found.by_restart[0] != found.by_restart[1]).all()
     start = local_search(net, x, "linf", 0.1, ratio="yang", steps=1, restarts=2)
@@ -124,7 +124,7 @@ def test_restarts_differ_ascents_climb_and_starts_depend_on_the_image_alone():
 @pytest.mark.parametrize("norm", DUAL)
 @pytest.mark.parametrize("ratio", ["relaxed", "each"])
 def test_estimates_are_reached_by_points_of_ball_and_box(norm, ratio):
-    net, x = small_net(3), small_images(3)
+    net, x = small_net(3), small_inputs(3)
     eps = {"linf": 0.05, "l2": 0.5, "l1": 3.0}[norm]
     found = local_search(net, x, norm, eps, ratio=ratio, steps=4)
     twin = float64_twin(net, x)
@@ -142,7 +142,7 @@ def test_estimates_are_reached_by_points_of_ball_and_box(norm, ratio):
 
 
 def test_a_saturated_softmax_does_not_blind_the_search():
-    """At the image the probabilities are 1 and exp(-4000): their gradients are 0 in float64."""
+    """At the input the probabilities are 1 and exp(-4000): their gradients are 0 in float64."""
     net = linear(np.array([[4e4, 0.0], [-4e4, 0.0]]), np.array([-2e4, 2e4]), torch.float32)
     found = local_search(net, torch.tensor([[0.55, 0.5]]), "linf", 0.1, steps=3, restarts=1)
     np.testing.assert_allclose(found.slopes, 10.0, rtol=1e-6)
@@ -227,7 +227,7 @@ def test_spectral_norm_of_a_convolution_is_caught():
             nn.Conv2d(3, 4, 3, padding=1, bias=False), n_power_iterations=50
         )
         net = nn.Sequential(convolution, nn.Flatten()).eval()
-    assert steepest(net, small_images(2) * 0.5 + 0.25, 0.5) > 1.2
+    assert steepest(net, small_inputs(2) * 0.5 + 0.25, 0.5) > 1.2
 
 
 # ------------------------------------------------------------------- errors
@@ -245,8 +245,8 @@ def test_spectral_norm_of_a_convolution_is_caught():
     ({"model": linear(WEIGHT).train()}, ModelError, "training mode"),
     ({"model": lambda z: torch.ones(len(z), 3)}, ModelError, "no gradient"),
     ({"model": lambda z: torch.where(z[:, :3] == inner(2, 6)[0, :3], z[:, :3], z[:, :3] * torch.nan),
-      "images": inner(2, 6)[:1]}, ModelError, "NaN or infinite"),
+      "inputs": inner(2, 6)[:1]}, ModelError, "NaN or infinite"),
 ])  # fmt: skip
 def test_bad_arguments_and_models(changes, error, words):
     with pytest.raises(error, match=words):
-        local_search(**{"model": linear(WEIGHT), "images": inner(2, 6), "eps": 0.1, "steps": 1, **changes})
+        local_search(**{"model": linear(WEIGHT), "inputs": inner(2, 6), "eps": 0.1, "steps": 1, **changes})

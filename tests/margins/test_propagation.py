@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from attacked import linear
-from small_nets import images, random_net
+from small_nets import inputs, random_net
 from torch import nn
 
 from certmix import margins
@@ -91,7 +91,7 @@ def test_the_radius_of_two_classes_has_a_closed_form(norm, mu):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_image_range_narrows_linf_balls(method):
+def test_the_input_range_narrows_linf_balls(method):
     net, x = linear([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.95]])
     cut = logit_differences_lower(net, x, [0], "linf", 0.1, method=method, input_range=(0, 1))
     assert cut[0, 0] == pytest.approx(0.0 - 2.0 * 1.0 + 3.0 * 0.85, abs=1e-6)
@@ -99,7 +99,7 @@ def test_the_image_range_narrows_linf_balls(method):
 
 def test_dearer_methods_are_never_worse_and_gain():
     for name in ("plain", "residual", "largest", "pooled"):
-        net, x = random_net(name, 0), images(4, 0)
+        net, x = random_net(name, 0), inputs(4, 0)
         y = net(x).argmax(1)
         found = [logit_differences_lower(net, x, y, "linf", 0.2, method=method) for method in METHODS]
         assert (found[1] >= found[0]).all()
@@ -118,8 +118,8 @@ def test_linear_bounds_gain_where_intervals_forget():
     assert interval == pytest.approx(-1.9) and lines == pytest.approx(0.1)
 
 
-def test_radii_fall_as_the_threshold_rises_and_images_are_independent():
-    net, x = random_net("plain", 0), images(6)
+def test_radii_fall_as_the_threshold_rises_and_inputs_are_independent():
+    net, x = random_net("plain", 0), inputs(6)
     y = net(x).argmax(1).numpy()
     radii = [certified_radius(net, x, y, "linf", mu, max_eps=0.2).radius for mu in (0.0, 0.1, 0.3)]
     assert (radii[0] >= radii[1]).all() and (radii[1] >= radii[2]).all() and radii[0].max() > 0
@@ -145,18 +145,18 @@ def test_no_class_no_radius():
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_not_finite_is_not_certified(method):
     net = random_net("plain", 0)
-    graph = build_graph(net, images(2))
-    x = images(3)
+    graph = build_graph(net, inputs(2))
+    x = inputs(3)
     y = net(x).argmax(1)
     x[0, 0, 0, 0], x[1, 0, 0, 0] = float("nan"), float("inf")
     margins = margin_lower(graph, x, y, "linf", 1e-4, method=method)
     assert margins[0] == -1 and margins[1] == -1 and margins[2] > 0
-    huge = margin_lower(graph, images(1), y[:1], "l2", 1e308, method=method)
+    huge = margin_lower(graph, inputs(1), y[:1], "l2", 1e308, method=method)
     assert huge[0] == -1
 
 
 def test_margins_are_those_of_the_differences():
-    net, x = random_net("pooled", 0), images(5)
+    net, x = random_net("pooled", 0), inputs(5)
     y = net(x).argmax(1)
     differences = logit_differences_lower(net, x, y, "l2", 0.05, chunk=2)
     np.testing.assert_array_equal(margin_lower(net, x, y, "l2", 0.05), softmax_margin_lower(differences))
@@ -170,7 +170,7 @@ def test_margins_are_those_of_the_differences():
     ({"tolerance": float("nan")}, "tolerance = nan"), ({"eps": -1.0}, "eps = -1"),
 ])  # fmt: skip
 def test_values_out_of_range_are_refused(changes, message):
-    net, x = random_net("plain", 0), images(3)
+    net, x = random_net("plain", 0), inputs(3)
     given = {"y": [0, 1, 2], "norm": "linf", "mu": 0.0, "max_eps": 0.1, **changes}
     if "eps" in changes:
         given = {"y": [0, 1, 2], "norm": "linf", **changes}

@@ -120,7 +120,7 @@ def test_attacks_by_gradients_are_refused_and_square_works(attack):
     arrays, torchs = wrap_model(scores).module, wrap_model(Linear()).module
     labels = LOGITS.argmax(1)
     for model in (arrays, MixedClassifier(arrays, torchs, 0.6), MixedClassifier(torchs, arrays, 0.6)):
-        arguments = {"model": model.eval(), "images": X, "labels": labels, "norm": "linf", "eps": 0.2}
+        arguments = {"model": model.eval(), "inputs": X, "labels": labels, "norm": "linf", "eps": 0.2}
         if ATTACKS[attack].gradient_free:
             assert ATTACKS[attack].function(**arguments, queries=50).shape == X.shape
             continue

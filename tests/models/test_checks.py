@@ -83,15 +83,15 @@ def test_unsound_models_are_refused_in_one_line(change, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("images", [1, 2, 4])
+@pytest.mark.parametrize("inputs", [1, 2, 4])
 @pytest.mark.parametrize(
     "layer", [nn.BatchNorm2d(3), nn.BatchNorm2d(3, track_running_stats=False), nn.Dropout(0.5)]
 )
-def test_training_mode_is_noticed(layer, images):
+def test_training_mode_is_noticed(layer, inputs):
     torch.manual_seed(0)
     module = nn.Sequential(layer, nn.Flatten(), nn.Linear(12, 5)).train()
     with pytest.raises(ModelError, match="in a batch and alone"):
-        check_logits(module, INPUTS[:images], 5, "net")
+        check_logits(module, INPUTS[:inputs], 5, "net")
 
 
 @pytest.mark.parametrize("classes", [2, 10, 1000])

@@ -295,7 +295,7 @@ class TestDiffusers:
         data = tmp_path / "points.npz"
         write_points(data)
         words = (
-            "certify", "--sigma", 0.5, "--alpha", 0.76, "--standard", f"{nets}:net", "--data", data, "--images", 2,
+            "certify", "--sigma", 0.5, "--alpha", 0.76, "--standard", f"{nets}:net", "--data", data, "--inputs", 2,
             "--samples", 100, "--selection-samples", 10, "--output", run, "--denoiser",
         )  # fmt: skip
         done = command(*words, f"diffusers:{ddpm}")
@@ -326,7 +326,7 @@ def write_points(path):
 def test_certify_takes_a_denoiser_and_the_run_is_verified(nets, command, tmp_path):
     data, run = tmp_path / "points.npz", tmp_path / "run"
     write_points(data)
-    words = ("certify", "--sigma", 0.25, "--alpha", 0.76, "--data", data, "--images", 4, "--samples", 200,
+    words = ("certify", "--sigma", 0.25, "--alpha", 0.76, "--data", data, "--inputs", 4, "--samples", 200,
              "--standard", f"{nets}:net")  # fmt: skip
     done = command(*words, "--denoiser", f"{nets}:half", "--output", run)
     assert done.code == 0, done.err

@@ -21,7 +21,7 @@ def scores(x):
 def certified(models, labels=LABELS, **more):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", certmix.CertmixWarning)
-        given = {"sigma": 0.1, "alpha": 0.76, "samples": 200, "images": "all", "progress": False}
+        given = {"sigma": 0.1, "alpha": 0.76, "samples": 200, "inputs": "all", "progress": False}
         return certmix.certify(models, (INPUTS, labels), **{**given, **more})
 
 
@@ -49,7 +49,7 @@ def test_the_number_of_classes_is_the_model_s(tmp_path):
             (INPUTS, few),
             sigma=0.1,
             samples=200,
-            images="all",
+            inputs="all",
             progress=False,
             output=tmp_path / "run",
         )

@@ -27,7 +27,7 @@ DENOISERS = [name for name in zoo_names() if zoo_card(name).classes is None]
 def test_a_shipped_model_does_what_its_card_says(name):
     sample, card = load("cifar10-sample"), zoo_card(name)
     model, inputs, how = load_zoo(name), torch.from_numpy(stack(sample, range(0, 500, 5))), "clean"
-    if card.recipe["name"] in SHOWN:  # a case of each image, which is what they are for
+    if card.recipe["name"] in SHOWN:  # a case of each input, which is what they are for
         how, rng = "noisy", torch.Generator().manual_seed(0)
         inputs = SHOWN[card.recipe["name"]](inputs, card.recipe["scale"], rng)
     with torch.inference_mode():

@@ -54,7 +54,7 @@ def gives_text():
 def lazy():
     return nn.LazyLinear(2)
 """
-IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+INPUTS = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 INPUTS = torch.rand(3, 3, 2, 2, generator=torch.Generator().manual_seed(1))
 
 
@@ -106,7 +106,7 @@ def test_shipped_name_card_and_folder_are_the_same_model(zoo, tmp_path):
     assert by_name.checksum == by_card.checksum == by_folder.checksum
     assert by_name.checksum != load_model("other", zoo=zoo).checksum  # the same weights, another name
     assert (by_folder.spec, by_folder.card) == (str(tmp_path), by_name.card)
-    assert torch.equal(by_name.module(IMAGES), load_zoo("tiny-0.50", zoo)(IMAGES))
+    assert torch.equal(by_name.module(INPUTS), load_zoo("tiny-0.50", zoo)(INPUTS))
     assert not any(p.requires_grad for p in by_name.module.parameters())
 
 

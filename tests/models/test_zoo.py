@@ -12,7 +12,7 @@ from certmix.errors import ModelError, ParameterError, RunError
 from certmix.models.architectures import build, fold_batch_norm
 from certmix.models.zoo import load_zoo, save_zoo, zoo_card
 
-IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+INPUTS = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def model():
 def test_saved_model_computes_the_same(tmp_path, model, dtype, tolerance, make_card):
     card = save_zoo(tmp_path, make_card(class_names=tuple("abcdefghij")), model, dtype)
     loaded = load_zoo("tiny", tmp_path)
-    assert torch.allclose(loaded(IMAGES), model(IMAGES), atol=tolerance)
+    assert torch.allclose(loaded(INPUTS), model(INPUTS), atol=tolerance)
     assert not any(part.training for part in loaded.modules())
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in loaded.modules())

@@ -1,4 +1,4 @@
-"""Algorithm 1: the constraint on the images it was fitted to, the objective, ties, edges and odd inputs."""
+"""Algorithm 1: the constraint on the inputs it was fitted to, the objective, ties, edges and odd inputs."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ SAFE = Grid((0.3, 2.0), (1.0, 3.0), (-0.8, 6.0))
 """With c = 6 every class of a small problem lies where GELU rises: (7) can always be met."""
 
 
-def problem(images=60, classes=5, seed=0, lift=2.5):
+def problem(inputs=60, classes=5, seed=0, lift=2.5):
     """Clean logits that lean towards the label, attacked ones less, and wrong ones less confident."""
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, images)
-    clean = rng.normal(0, 1, (images, classes))
-    clean[np.arange(images), labels] += lift
+    labels = rng.integers(0, classes, inputs)
+    clean = rng.normal(0, 1, (inputs, classes))
+    clean[np.arange(inputs), labels] += lift
     attacked = clean + rng.normal(0, 0.4, clean.shape)
-    attacked[np.arange(images), labels] -= 0.4 * lift
+    attacked[np.arange(inputs), labels] -= 0.4 * lift
     return clean, attacked, labels
 
 
@@ -46,13 +46,13 @@ def planted(attacked, clean_wrong, grid=None):
     """Return margins of one grid point, or of several in the order of the last axis but one."""
     grid = grid or Grid((1.0,), (1.0,), (0.0,))
     arrays = (np.sort(np.array(x, dtype=float), -1).reshape(*grid.shape, -1) for x in (attacked, clean_wrong))
-    return MarginGrid(grid, "gelu", None, *arrays, images=20, rival="second", conditional=False)
+    return MarginGrid(grid, "gelu", None, *arrays, inputs=20, rival="second", conditional=False)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(3, 40), st.floats(0, 1))
-def test_the_conservative_quantile_keeps_the_constraint_and_is_the_largest(seed, images, beta):
-    clean, attacked, labels = problem(images, seed=seed)
+def test_the_conservative_quantile_keeps_the_constraint_and_is_the_largest(seed, inputs, beta):
+    clean, attacked, labels = problem(inputs, seed=seed)
     if not (attacked.argmax(1) == labels).any():
         return
     found = fit(clean, attacked, labels, SAFE, beta)
@@ -74,7 +74,7 @@ def test_linear_interpolation_can_break_the_constraint():
 
 
 @pytest.mark.parametrize("number,beta,below", [(100, 0.07, 93), (200, 0.985, 3), (3, 1 / 3, 2), (10, 1.0, 0)])
-def test_float_error_in_beta_costs_no_image(number, beta, below):
+def test_float_error_in_beta_costs_no_input(number, beta, below):
     attacked = np.arange(number) / (2 * number)
     assert solve_beta(planted(attacked, [0.1]), beta).margin_threshold == attacked[below]
 
@@ -135,7 +135,7 @@ def test_the_fit_does_not_depend_on_order():
 
 
 def test_the_best_point_by_hand():
-    """One point separates the wrong image from the attacked ones, the others do not."""
+    """One point separates the wrong input from the attacked ones, the others do not."""
     grid = Grid((1.0, 2.0, 3.0), (1.0,), (0.0,))
     found = solve_beta(planted([[0.1, 0.2], [0.3, 0.4], [0.2, 0.9]], [[0.2], [0.25], [0.8]], grid), 1.0)
     assert (found.settings.s, found.objective, found.ties, found.on_edge) == (2.0, 0.0, 1, ())
@@ -182,7 +182,7 @@ def test_the_label_as_rival_gives_what_a_right_standard_model_mends(conditional)
 def test_a_label_in_third_place_is_out_of_reach_of_the_margin():
     """h = (.5, .3, .2): its margin .2 is below q, yet the mix needs .3 to turn to the third class."""
     clean = np.log([[0.5, 0.3, 0.2], [0.7, 0.2, 0.1]])
-    raw = Grid((float(np.std(clean[0], ddof=1)),), (1.0,), (0.0,))  # undoes LN of the first image
+    raw = Grid((float(np.std(clean[0], ddof=1)),), (1.0,), (0.0,))  # undoes LN of the first input
     attacked = np.log([[0.2, 0.2, 0.6], [0.64, 0.2, 0.16]])
     objectives = []
     for rival in ("second", "label"):
@@ -203,7 +203,7 @@ def test_the_auxiliary_weight_is_algorithm_1_on_one_point():
     assert linear == pytest.approx(1 / (1 + np.percentile(raw, 10)), rel=1e-12)
 
 
-def test_no_attacked_image_right_is_an_error():
+def test_no_attacked_input_right_is_an_error():
     clean, _, labels = problem()
     attacked = -np.eye(5)[labels]
     for call in (

@@ -20,7 +20,7 @@ from certmix.models.spec import FORMS, load_model, wrap_model
 from certmix.models.zoo import ZOO_FOLDER, Card, save_zoo, zoo_card
 from certmix.nuts import Grid, NonlinearTransform, TransformSettings, fit
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
-from certmix.nuts.description import FitFacts, MixSettings, TuningImages
+from certmix.nuts.description import FitFacts, MixSettings, TuningInputs
 from certmix.nuts.folder import PARTS, BaseModel, load_nuts, read_nuts, save_nuts, write_nuts
 from certmix.nuts.mixture import NutsMixture, TransformedRobust
 
@@ -114,7 +114,7 @@ def zoo(tmp_path_factory):
     return place
 
 
-IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+INPUTS = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
 def refused(function, *arguments, match, kind=ModelError, **options):
@@ -159,12 +159,12 @@ def test_a_folder_gives_back_the_mix(made):
     assert loaded.standard.checksum == pair[0].loaded.checksum
 
 
-def test_settings_facts_of_the_fit_and_tuning_images_come_back_exactly(made, tmp_path):
+def test_settings_facts_of_the_fit_and_tuning_inputs_come_back_exactly(made, tmp_path):
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(2, 60, 4)), rng.integers(0, 4, 60)
     logits[:, np.arange(60), labels] += 2
     found = fit(*logits, labels, Grid((0.5, 2.0), (1.0, 2.0), (-0.5, 0.0)), 0.9)
-    tuning = TuningImages("cifar10", "train", "ab" * 32, (4, 1, 7), {"attack": "apgd-ce", "eps": 8 / 255})
+    tuning = TuningInputs("cifar10", "train", "ab" * 32, (4, 1, 7), {"attack": "apgd-ce", "eps": 8 / 255})
     known = read_nuts(made[0])
     for settings in (
         MixSettings(TransformSettings(0.1 + 0.2, 1 / 3, -2.14, "softplus", 3), 1 / 3, 0.5, None, 0.0),
@@ -228,16 +228,16 @@ def test_cards_are_copied_exported_programs_are_not_and_ranges_must_agree(tmp_pa
     place = tmp_path / "trained"
     shutil.copytree(zoo, place)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 10)).eval()
-    program = torch.export.export(net, (IMAGES,), dynamic_shapes=({0: torch.export.Dim("n", min=1, max=64)},))
+    program = torch.export.export(net, (INPUTS,), dynamic_shapes=({0: torch.export.Dim("n", min=1, max=64)},))
     torch.export.save(program, tmp_path / "net.pt2")
     pair = [BaseModel(load_model(str(tmp_path / "net.pt2"))), BaseModel(load_model(str(place)))]
     saved = save_nuts(tmp_path / "mix", SETTINGS, *pair, copy_weights=True)
     assert saved.standard.spec == str(tmp_path / "net.pt2")
     assert saved.robust.spec.endswith("/tiny.json")
-    expected = load_nuts(tmp_path / "mix", run_code=True).mixture(IMAGES)
+    expected = load_nuts(tmp_path / "mix", run_code=True).mixture(INPUTS)
     shutil.rmtree(place)
     shutil.move(tmp_path / "mix", tmp_path / "moved")
-    assert torch.equal(load_nuts(tmp_path / "moved", run_code=True).mixture(IMAGES), expected)
+    assert torch.equal(load_nuts(tmp_path / "moved", run_code=True).mixture(INPUTS), expected)
     card = replace(zoo_card("tiny", zoo), name="wide", input_range=(-1.0, 1.0))
     save_zoo(tmp_path / "other", card, build("residual", 10), "float32")
     pair = BaseModel(load_model(str(zoo))), BaseModel(load_model(str(tmp_path / "other")))

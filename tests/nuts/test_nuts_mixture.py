@@ -221,7 +221,7 @@ def test_base_models_run_once_a_pass():
     assert net.robust.passes == 1
 
 
-def test_gradients_one_image_at_a_time():
+def test_gradients_one_input_at_a_time():
     """torch.func sees through the custom gradients: vmap of grad is the batch's gradient."""
     bypass, x = direct_bypass(mixture(), 0.9), points()
     each = torch.func.vmap(torch.func.grad(lambda one: bypass(one).log_softmax(-1)[0]))(x)
@@ -245,13 +245,13 @@ def hidden():
 def test_an_attack_through_the_bypass_finds_what_the_mix_hides():
     net = hidden()
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(64, 2, generator=generator)
-    images[:, 0] = 0.5 + 0.1 * images[:, 0] + 0.01
-    labels = net(images).argmax(1)
+    inputs = torch.rand(64, 2, generator=generator)
+    inputs[:, 0] = 0.5 + 0.1 * inputs[:, 0] + 0.01
+    labels = net(inputs).argmax(1)
     assert (labels == 0).all()
     held = {}
     for name, model in (("mix", net), ("bypass", direct_bypass(net, 0.6))):
-        found = pgd(model, images, labels, "linf", 0.2, steps=10, generator=torch.Generator().manual_seed(1))
+        found = pgd(model, inputs, labels, "linf", 0.2, steps=10, generator=torch.Generator().manual_seed(1))
         held[name] = (net(found).argmax(1) == labels).double().mean().item()
     assert held["bypass"] == 0.0
     assert held["mix"] > 0.5

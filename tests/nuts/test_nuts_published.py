@@ -71,15 +71,15 @@ def algorithm_1(clean, attacked, labels, grid, betas, top_k):
 
 
 @pytest.mark.parametrize(
-    "name,images", [("cifar10", 150), pytest.param("imagenet", 40, marks=pytest.mark.long)]
+    "name,inputs", [("cifar10", 150), pytest.param("imagenet", 40, marks=pytest.mark.long)]
 )
-def test_the_whole_grid_agrees_with_plain_algorithm_1(name, images):
+def test_the_whole_grid_agrees_with_plain_algorithm_1(name, inputs):
     rng = np.random.default_rng(0)
-    labels, rows = rng.integers(0, SHAPES[name][0], images), np.arange(images)
-    clean = rng.normal(0, 2, (images, SHAPES[name][0]))
+    labels, rows = rng.integers(0, SHAPES[name][0], inputs), np.arange(inputs)
+    clean = rng.normal(0, 2, (inputs, SHAPES[name][0]))
     attacked = clean + rng.normal(0, 0.5, clean.shape)
-    clean[rows, labels] += rng.normal(3 + np.log(SHAPES[name][0]), 2, images)
-    attacked[rows, labels] += rng.normal(2 + np.log(SHAPES[name][0]), 2, images)
+    clean[rows, labels] += rng.normal(3 + np.log(SHAPES[name][0]), 2, inputs)
+    attacked[rows, labels] += rng.normal(2 + np.log(SHAPES[name][0]), 2, inputs)
     grid, top_k, betas = GRIDS[name], TOP_K[name], (BETAS[name], 0.8, 0.5)
     objectives, thresholds = algorithm_1(clean, attacked, labels, grid, betas, top_k)
     grids = margin_grid(clean, attacked, labels, grid, top_k=top_k, rival="second")
@@ -134,14 +134,14 @@ def test_a_published_mix_of_ones_own_models(command, nets, name):
     assert (rows["s"], rows["alpha"]) == (at.s, own.alpha)
     loaded = load_nuts("mix", run_code=True)
     assert loaded.settings == own and loaded.description.fit is None and loaded.tuning is None
-    images = torch.rand(5, 3, side, side, generator=torch.Generator().manual_seed(1))
+    inputs = torch.rand(5, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        found = loaded.mixture(images).exp().numpy()
-        g, h = (one.module(images).double().numpy() for one in (loaded.standard, loaded.robust))
+        found = loaded.mixture(inputs).exp().numpy()
+        g, h = (one.module(inputs).double().numpy() for one in (loaded.standard, loaded.robust))
     bent = softmax(transformed(h, at.s, at.p, at.c, at.top_k))
     expected = (1 - own.alpha) * np.eye(classes)[g.argmax(1)] + own.alpha * bent
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-13)
-    assert loaded.bypass(images).shape == (5, classes)
+    assert loaded.bypass(inputs).shape == (5, classes)
 
 
 def test_crop_sets_the_side_and_declared_files_belong_to_the_mix(command, nets):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from certmix.certification.evaluate import table_row
-from certmix.page.gallery import Images
+from certmix.page.gallery import Inputs
 from certmix.page.runs import Certified, Run, Weight
 from certmix.tables.table import Table
 from certmix.types import (
@@ -26,28 +26,28 @@ HOSTILE = "<script>document.title='taken'</script>\"'&</title><img src=x onerror
 
 
 def make_certified(count: int = 40, alpha: float = 0.76, seed: int = 0, **changes: Any) -> Certified:
-    """Return a certification of `count` images with random radii; h's are twice the mix's, which shrink with alpha."""
+    """Return a certification of `count` inputs with random radii; h's are twice the mix's, which shrink with alpha."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, count)
     predicted = np.where(rng.random(count) < 0.8, labels, (labels + 1) % 3)
     mixed = np.where(rng.random(count) < 0.75, rng.random(count) * 0.7, 0.0)
     radii = (2 * mixed, mixed, mixed / 2)
     status = tuple(np.where(r > 0, Status.CERTIFIED, Status.ABSTAIN).astype(np.int64) for r in radii)
-    images = Images(np.arange(count) * 7, labels, [predicted] * len(radii), radii, status)
+    inputs = Inputs(np.arange(count) * 7, labels, [predicted] * len(radii), radii, status)
     norm, certificate = changes.get("norm", "l2"), changes.pop("certificate", None)
     plan = [("robust", "exact"), ("mixed", "exact"), ("mixed", "smoothing")]
     rows = tuple(
-        table_row(name, CertifiedRadii(certificate or one, norm, 0.5, alpha, r, s), images.right(0), COLUMNS)
+        table_row(name, CertifiedRadii(certificate or one, norm, 0.5, alpha, r, s), inputs.right(0), COLUMNS)
         for (name, one), r, s in zip(plan, radii, status, strict=True)
     )
     delta = changes.pop("failure_probability", 0.001)
     about: dict[str, Any] = {
         "data": "points", "standard": "accurate", "robust": "noisy", "samples": 1000, "goal": "fixed",
-        "planned_images": count, **changes,
+        "planned_inputs": count, **changes,
     }  # fmt: skip
     summary = Summary(0.5, alpha, count, delta, COLUMNS, CleanAccuracy(0.9, 0.7, 0.8), rows, **about)
     weights = (Weight(alpha, radii, 0.8), Weight(1.0, (radii[0], mixed * 2, mixed), 0.7))
-    return Certified(summary, images, weights, (("bound", "clopper-pearson"),), ((100, 0.25), (200, 0.125)))
+    return Certified(summary, inputs, weights, (("bound", "clopper-pearson"),), ((100, 0.25), (200, 0.125)))
 
 
 def make_run(name: str = "run", certified: Certified | None = None, **changes: Any) -> Run:

@@ -78,9 +78,9 @@ def test_axes_hold_their_radii_and_have_few_ticks(largest, norm):
 
 
 @given(st.integers(0, 300), st.integers(1, 300))
-def test_shares_are_rounded_outwards(count, images):
-    count = min(count, images)
-    shown, low, high = share_text(count, images)
-    least, most = (float(end[0]) for end in clopper_pearson.interval(np.array([count]), images))
-    assert float(shown) <= 100 * count / images + 1e-9 and float(shown) > 100 * count / images - 0.1001
+def test_shares_are_rounded_outwards(count, inputs):
+    count = min(count, inputs)
+    shown, low, high = share_text(count, inputs)
+    least, most = (float(end[0]) for end in clopper_pearson.interval(np.array([count]), inputs))
+    assert float(shown) <= 100 * count / inputs + 1e-9 and float(shown) > 100 * count / inputs - 0.1001
     assert float(low) <= 100 * least + 1e-9 and float(high) >= 100 * most - 1e-9

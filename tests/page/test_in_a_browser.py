@@ -131,8 +131,8 @@ def test_the_weight_redraws_the_mix_alone(told):
     same = [a == b for a, b in zip(first[0], other[0], strict=True)]
     assert same == [False, False, True, True]  # h, the histogram
     found = make_certified()
-    held = found.weights[1][1][1][found.images.right(1)]
-    assert other[1][1].split()[0] == accuracy(float((held >= 0.25).mean() * found.images.right(1).mean()))
+    held = found.weights[1][1][1][found.inputs.right(1)]
+    assert other[1][1].split()[0] == accuracy(float((held >= 0.25).mean() * found.inputs.right(1).mean()))
     assert other[1][0] == first[1][0] and other[2:] == ["mixed (\u03b1 = 1)", "70.0"]
     assert again == first
 

@@ -16,7 +16,7 @@ import pytest
 from page.made import COLUMNS, HOSTILE, hostile_run, make_certified, make_run, make_study
 
 from certmix.page import render
-from certmix.page.gallery import Images
+from certmix.page.gallery import Inputs
 from certmix.page.runs import Weight
 from certmix.page.views import compared
 
@@ -53,8 +53,8 @@ class Reader(HTMLParser):
 
 def _empty():
     nothing, found = np.empty(0, np.int64), make_certified()
-    summary = replace(found.summary, rows=(), images=0, complete=False)
-    return replace(found, summary=summary, images=Images(nothing, nothing, nothing, (), ()), weights=())
+    summary = replace(found.summary, rows=(), inputs=0, complete=False)
+    return replace(found, summary=summary, inputs=Inputs(nothing, nothing, nothing, (), ()), weights=())
 
 
 PAGES = {
@@ -138,7 +138,7 @@ def _plain(text: str) -> str:
         ({}, "certified (failure probability 0.001 an input)"),
         ({"certificate": "margin", "failure_probability": None}, "proved not to change its class"),
         ({"certificate": "lipschitz-constant", "failure_probability": None}, "if the Lipschitz constant that was given"),
-        ({"complete": False, "planned_images": 100}, "Partial result: 40 of 100 planned inputs."),
+        ({"complete": False, "planned_inputs": 100}, "Partial result: 40 of 100 planned inputs."),
         ({"standard": None}, "any standard classifier (g)"),
         ({}, "Shaded lightly: the 95 % interval"),
         ({"failure_probability": 0.5}, "at most 20.000"),
@@ -149,9 +149,9 @@ def test_what_the_page_says(changes, words):
     assert words in _plain(render([make_run("run", make_certified(**changes))]))
 
 
-def test_the_headline_counts_the_lead_rows_images():
+def test_the_headline_counts_the_lead_rows_inputs():
     found = make_certified(41)
-    hits = int((found.images.right(1) & (found.images.radius[1] >= 0.25)).sum())
+    hits = int((found.inputs.right(1) & (found.inputs.radius[1] >= 0.25)).sum())
     assert f"On {hits} of 41 inputs" in render([make_run("run", found)])
 
 

@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = np.clip(np.arange(12) // 4 + (np.arange(12) == 1), 0, 2)
     names = ["dark", "<b>grey</b>", "light"]
     np.savez(place / "pictures.npz", inputs=inputs, labels=labels, class_names=names)
-    data = ("--data", place / "pictures.npz", "--images", "all")
+    data = ("--data", place / "pictures.npz", "--inputs", "all")
     nets = ("--standard", f"{place / 'nets.py'}:bright", "--robust", f"{place / 'nets.py'}:bright")
     noise = ("certify", *data, *nets, "--sigma", 0.25, "--samples", 300, "--output", place / "noise")
     _run(*noise, "--alpha", 0.76, "--radii", "0,0.05,0.5")
@@ -103,7 +103,7 @@ def test_the_page_lies_in_the_run_folder_and_repeats_itself(command, report, noi
     first = report(noise)
     assert (noise / "report.html").read_text() == first == report(noise)
     assert "Run folder noise" in _words(first)
-    other = command("report", noise, "--output", "there/page.html", "--title", "A & B", "--images", 0)
+    other = command("report", noise, "--output", "there/page.html", "--title", "A & B", "--inputs", 0)
     assert other.code == 0 and other.out == "there/page.html\n"
     assert "<h1>A &amp; B</h1>" in Path("there/page.html").read_text()
 
@@ -120,13 +120,13 @@ def test_curves_hold_the_figures_of_recertify_at_every_weight(report, noise, alp
         for radius, share in zip(table.radii, row.certified_accuracy, strict=True):
             least = round(radius * 10 ** chart["digits"])
             reached = next((count for end, count in zip(ends, counts, strict=True) if end >= least), 0)
-            assert reached == round(share * table.images), (row.certificate, radius)
+            assert reached == round(share * table.inputs), (row.certificate, radius)
         ends, counts = curve["reach"][min(at, len(curve["reach"]) - 1)]
         assert counts == sorted(counts, reverse=True)
         for radius, share in zip(table.radii, row.could_reach, strict=True):
             least = round(radius * 10 ** chart["digits"])
             most = next((count for end, count in zip(ends, counts, strict=True) if end >= least), 0)
-            assert abs(most - round(share * table.images)) <= 1, (row.certificate, radius)
+            assert abs(most - round(share * table.inputs)) <= 1, (row.certificate, radius)
     mixed = next(s for s in chart["series"] if s["labels"][0].startswith("mixed"))
     assert mixed["clean"][at] == f"{np.floor(1000 * table.clean_accuracy.mixed) / 10:.1f}"
 
@@ -141,8 +141,8 @@ def test_pictures_are_the_pixels_of_the_data(report, folder, noise):
         np.testing.assert_array_equal(pixels, np.rint(inputs[int(index)] * 255).transpose(1, 2, 0))
     assert "wrong class" in _words(text) and "<b>grey</b>" not in text
     assert str(folder) not in text  # no folder of this machine is named
-    assert report(noise, "--images", 1).count('alt="Picture') == 3
-    assert report(noise, "--images", 0).count('alt="Picture') == 0
+    assert report(noise, "--inputs", 1).count('alt="Picture') == 3
+    assert report(noise, "--inputs", 0).count('alt="Picture') == 0
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_runs_without_samples(report, folder, tmp_path, name, words):
     (chart,) = _charts(text)
     for row, series in zip(table["rows"], chart["series"], strict=False):
         _, counts = series["steps"][0]
-        assert (counts or [0])[0] == round(row["certified_accuracy"][0] * table["images"])
+        assert (counts or [0])[0] == round(row["certified_accuracy"][0] * table["inputs"])
 
 
 def test_studies_show_their_printed_figures_and_kinds(report, folder, tmp_path):
@@ -222,7 +222,7 @@ def test_runs_are_compared(report, folder, tmp_path):
 BAD = {
     "no run": (("nowhere",), "holds no run.json"),
     "several without a file": (("NOISE", "NOISE"), "--output"),
-    "negative inputs": (("NOISE", "--images", "-1"), "images = -1"),
+    "negative inputs": (("NOISE", "--inputs", "-1"), "inputs = -1"),
     "a foreign file": (("NOISE", "--output", "NETS"), "is no page of certmix report"),
     "a folder": (("NOISE", "--output", "."), "is a folder"),
 }

@@ -25,9 +25,9 @@ def answers(views: torch.Tensor, salt: int) -> np.ndarray:
     return np.array([{0: -1, 1: 1, 2: 2}.get(value % 6, 0) for value in seen])  # class 0 leads
 
 
-def band_views(image: torch.Tensor, width: int) -> torch.Tensor:
-    columns = image.shape[-1]
-    return bands(image.expand(columns, -1, -1, -1), torch.arange(columns), width)
+def band_views(input: torch.Tensor, width: int) -> torch.Tensor:
+    columns = input.shape[-1]
+    return bands(input.expand(columns, -1, -1, -1), torch.arange(columns), width)
 
 
 def split_views(levels: torch.Tensor, count: int) -> torch.Tensor:
@@ -39,10 +39,10 @@ def lead(votes: np.ndarray, selected: int) -> int:
     return int(counts[selected] - np.delete(counts, selected).max())
 
 
-def patched(image: torch.Tensor, size: int):
-    for first in range(image.shape[-1] - size + 1):
+def patched(input: torch.Tensor, size: int):
+    for first in range(input.shape[-1] - size + 1):
         for values in itertools.product((0.0, 1.0), repeat=size):
-            changed = image.clone()
+            changed = input.clone()
             changed[..., first : first + size] = torch.tensor(values)
             yield changed
 
@@ -50,15 +50,15 @@ def patched(image: torch.Tensor, size: int):
 @pytest.mark.parametrize("width", [1, 2, 5])
 @pytest.mark.parametrize("salt", range(4))
 def test_no_patch_leaves_less_than_what_is_certified(width, salt):
-    image = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0]).view(1, 1, 5)
-    votes = answers(band_views(image, width), salt)
+    input = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0]).view(1, 1, 5)
+    votes = answers(band_views(input, width), salt)
     selected = int(counts_of(votes[None], CLASSES).argmax())
     margins = band_margins(votes[None], np.array([selected]), CLASSES, width)[0]
     theorem = band_margins_anywhere(votes[None], np.array([selected]), CLASSES, width)[0]
     assert (margins >= theorem).all() and (np.diff(margins) <= 0).all()
     for size in range(1, 6):
         found = min(
-            lead(answers(band_views(changed, width), salt), selected) for changed in patched(image, size)
+            lead(answers(band_views(changed, width), salt), selected) for changed in patched(input, size)
         )
         assert found >= margins[size]
 
@@ -117,7 +117,7 @@ def test_a_split_is_the_middle_of_the_interval_between_thresholds():
 
 
 @pytest.mark.parametrize("alpha, radius", [(1.0, 127), (0.76, 87), (0.5, -1)])
-def test_an_image_of_one_voice_is_certified_this_far_by_splitting(alpha, radius):
+def test_an_input_of_one_voice_is_certified_this_far_by_splitting(alpha, radius):
     assert offsets_of(0.5) == 255
     margins = splitting_margins(np.zeros((1, 255), np.int64), np.array([0]), 10)
     assert sizes(margins, alpha, 255).item() == radius

@@ -75,10 +75,10 @@ def test_table_entries_describe_themselves():
         (-1.0, 1.0, "-1.0"), (1.0, [1.0, -1e-9], "-1e-09"), (NAN, 1.0, "nan"), (1.0, [NAN, 1], "nan"),
     )),
     ([0.9], [[0.05, 0.02]], 0.75, 1.0, [1.0, 2.0, 3.0], "broadcast"),
-    # never a radius computed from another image's rivals, or from memory beyond the array:
-    ([0.9, 0.9, 0.9], [[0.05, 0.03]], 0.75, 1.0, 1.0, "give .m,."),  # one row of rivals for three images
+    # never a radius computed from another input's rivals, or from memory beyond the array:
+    ([0.9, 0.9, 0.9], [[0.05, 0.03]], 0.75, 1.0, 1.0, "give .m,."),  # one row of rivals for three inputs
     (0.9, [[0.05], [0.3], [0.01]], 0.75, 1.0, 1.0, "give .m,."),  # three rows for one
-    ([0.9, 0.8], [0.05, 0.3, 0.01, 0.02], 0.75, 1.0, 1.0, "give .m,."),  # four columns or two images?
+    ([0.9, 0.8], [0.05, 0.3, 0.01, 0.02], 0.75, 1.0, 1.0, "give .m,."),  # four columns or two inputs?
     ([0.9, 0.8], [0.05, 0.3, 0.01], 0.75, 1.0, 1.0, "give .m,."),
     ([0.9], np.zeros((1, 0)), 0.75, 1.0, 1.0, "give .m,."),  # nobody to beat
     ([0.9], np.zeros((1, 2, 2)), 0.75, 1.0, 1.0, "give .m,."),

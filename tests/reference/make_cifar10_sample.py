@@ -2,7 +2,7 @@
 
     python make_cifar10_sample.py cifar-10-batches-bin ../../certmix/data
 
-Writes ``cifar10_sample.png`` and ``cifar10_tuning.png``, every 20th test image from the first or the 11th on
+Writes ``cifar10_sample.png`` and ``cifar10_tuning.png``, every 20th test input from the first or the 11th on
 one lossless sheet, and beside them ``.json`` files with labels, original indices, digest and provenance.
 Needs numpy and Pillow; the sheet's bytes may vary with Pillow's version, the
 pixels, whose digest is recorded, do not.
@@ -36,10 +36,10 @@ def make(source: Path, target: Path, name: str, first: int) -> None:
     facts = {
         "source": "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009: CIFAR-10",
         "url": "https://www.cs.toronto.edu/~kriz/cifar.html",
-        "drawn": f"every {STEP}th image of test_batch.bin, in order: indices {first}, {first + STEP}, ..., "
+        "drawn": f"every {STEP}th input of test_batch.bin, in order: indices {first}, {first + STEP}, ..., "
         f"{indices[-1]}",
         "test_batch_sha256": TEST_BATCH_SHA256,
-        "layout": f"{COLUMNS} images across, {down} down, row by row, 32x32 RGB each",
+        "layout": f"{COLUMNS} inputs across, {down} down, row by row, 32x32 RGB each",
         "sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
         "sha256_of": "the pixels as uint8 (500, 3, 32, 32)",
         "class_names": (source / "batches.meta.txt").read_text().split(),

@@ -9,15 +9,15 @@ import pytest
 
 from certmix.bounds.statistics import plan, start, to_vector, update
 from certmix.errors import RunError
-from certmix.runs import ImageRecord, Store
+from certmix.runs import InputRecord, Store
 from certmix.runs.records import Records
 
 
-def record(index=3, classes=3) -> ImageRecord:
+def record(index=3, classes=3) -> InputRecord:
     selection = np.zeros(classes, np.int64)
     selection[[0, classes - 1]] = [9, 1]
     scores = update(plan(update(start(classes, 0), np.eye(classes))), np.eye(classes))
-    return ImageRecord(
+    return InputRecord(
         index, 0, "0123456789abcdef" * 4, selection, {100: 9 * selection, 200: 19 * selection}, 1.5, "cuda",
         {classes: scores}, 2.0**-40, 1e-5, 7,
     )  # fmt: skip
@@ -26,12 +26,12 @@ def record(index=3, classes=3) -> ImageRecord:
 @pytest.mark.parametrize("classes", [3, 500])
 def test_a_record_survives_the_database(tmp_path, classes):
     store, kept = Store(tmp_path / "x.sqlite", classes), record(classes=classes)
-    store.write_images([kept, record(9, classes)])
+    store.write_inputs([kept, record(9, classes)])
     store.close()
     store = Store(tmp_path / "x.sqlite", classes, read_only=True)
-    images = store.images()
-    assert list(images) == [3, 9]
-    found = images[3]
+    inputs = store.inputs()
+    assert list(inputs) == [3, 9]
+    found = inputs[3]
     store.close()
     for name in ("index", "label", "input_checksum", "seconds", "device", "noise_error", "lost", "places"):
         assert getattr(found, name) == getattr(kept, name)
@@ -70,22 +70,22 @@ def test_standard_outputs_are_kept_by_checksum():
     np.testing.assert_array_equal([found[5], found[7]], probabilities)
 
 
-def laid(kept: list[ImageRecord], free: np.ndarray, how: str) -> Store:
-    """Return a store of records and of numbers of their images, kept in one of the ways there are."""
+def laid(kept: list[InputRecord], free: np.ndarray, how: str) -> Store:
+    """Return a store of records and of numbers of their inputs, kept in one of the ways there are."""
     store = Store(None, 3)
     store.block = 3
-    if how == "written again":  # what lies in blocks no longer counts, of every second image
+    if how == "written again":  # what lies in blocks no longer counts, of every second input
         before = [replace(r, seconds=99.0, selection=r.selection[::-1].copy()) for r in kept if r.index % 2]
-        store.write_images(before)
+        store.write_inputs(before)
         store.write("free", range(1, 20, 2), 1 - free[1::2])
         store.gather()
-    store.write_images(kept)
+    store.write_inputs(kept)
     store.write("free", range(20), free)
     if "blocks" in how or how == "merged":
         store.gather()
         assert store._rows("SELECT * FROM cells") == []
     if how in ("blocks, written in part", "blocks, gathered again"):
-        store.write_images(kept[5:11])
+        store.write_inputs(kept[5:11])
         store.write("free", range(9, 14), free[9:14])
     if how == "blocks, gathered again":
         store.gather()
@@ -133,7 +133,7 @@ def test_columns_hold_what_rows_do(how):
     assert records.indices.tolist() == list(range(20)) and records.selected.tolist() == [0] * 20
     assert records.drawn.tolist() == [100 if i % 3 else 0 for i in range(20)]
     for some in (records, Records.of(kept), records.take(np.array([7, 3, 12])), Records.of(list(records)),
-                 pickle.loads(pickle.dumps(records)), records.of_images([9, 40, 2]), records[4:9]):  # fmt: skip
+                 pickle.loads(pickle.dumps(records)), records.of_inputs([9, 40, 2]), records[4:9]):  # fmt: skip
         for found in some:
             one = next(r for r in kept if r.index == found.index)
             for name in ("label", "input_checksum", "seconds", "device", "noise_error", "lost", "places"):
@@ -143,7 +143,7 @@ def test_columns_hold_what_rows_do(how):
                 n: v.tolist() for n, v in one.estimation.items()
             }
             assert list(found.scores) == [3] and found.scores.get(5) is None
-    assert [r.index for r in records.of_images([9, 40, 2])] == [9, 2]
+    assert [r.index for r in records.of_inputs([9, 40, 2])] == [9, 2]
     assert records.take(np.array([7, 3, 12])).votes[100].of(np.array([0])).tolist() == [[9, 0, 1]]
 
 
@@ -156,7 +156,7 @@ def test_gathering_that_is_stopped_loses_nothing(tmp_path, monkeypatch):
     kept = [record(i, 3 + 500 * (i > 9)) for i in range(20)]  # of two kinds, which no block holds together
     for stop in range(1, 100):
         store = Store(tmp_path / f"{stop}.sqlite")
-        store.write_images(kept)
+        store.write_inputs(kept)
         store.write("free", range(20), np.ones((20, 4)))
         before, commit, commits = numbers_of(store), store._commit, 0
 
@@ -183,7 +183,7 @@ def test_gathering_that_is_stopped_loses_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("change", [
-    "images = zeroblob(8)", "images = 'x'", "images = x'00'", "lengths = zeroblob(16)", "lengths = 7", "data = x''",
+    "inputs = zeroblob(8)", "inputs = 'x'", "inputs = x'00'", "lengths = zeroblob(16)", "lengths = 7", "data = x''",
     "dtype = 'object'", "first = first + 1", "last = 'x'", "first = -1",
 ])  # fmt: skip
 def test_damaged_blocks_are_said(tmp_path, change):
@@ -199,15 +199,15 @@ def test_damaged_blocks_are_said(tmp_path, change):
     ):
         with pytest.raises(RunError, match="free has a block that is damaged"):
             read()
-    images = np.array([7, 9, 10, 11], "<i8").tobytes()
+    inputs = np.array([7, 9, 10, 11], "<i8").tobytes()
     store._db.execute("DELETE FROM blocks WHERE first != 4 AND last != 7")
-    store._db.execute("INSERT INTO blocks SELECT cell, 7, 11, dtype, ?, lengths, data FROM blocks", (images,))
+    store._db.execute("INSERT INTO blocks SELECT cell, 7, 11, dtype, ?, lengths, data FROM blocks", (inputs,))
     with pytest.raises(RunError, match="an input is twice"):
         store.column("free")
     store.close()
 
 
-def test_a_missing_image_is_named():
+def test_a_missing_input_is_named():
     store = Store(None)
     store.write("clean", [1], np.zeros((1, 2)))
     with pytest.raises(RunError, match="lacks 2 inputs, such as 3"):
@@ -224,11 +224,11 @@ def test_another_file_is_not_a_database(tmp_path, content, read_only):
     assert "\n" not in str(error.value)
 
 
-def test_many_images_are_stored_in_few_bytes(tmp_path):
+def test_many_inputs_are_stored_in_few_bytes(tmp_path):
     votes = np.zeros(1000, np.int64)
     votes[[3, 17, 400]] = [900, 90, 10]
     store = Store(tmp_path / "x.sqlite", 1000)
-    store.write_images(ImageRecord(i, 3, "0" * 64, votes, {1000: votes}) for i in range(200))
+    store.write_inputs(InputRecord(i, 3, "0" * 64, votes, {1000: votes}) for i in range(200))
     store.close()
     assert (tmp_path / "x.sqlite").stat().st_size < 200 * 600
     with sqlite3.connect(tmp_path / "x.sqlite") as db:

@@ -137,16 +137,16 @@ def test_running_out_of_memory_still_halves_the_batch(fake):
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_a_net_compiled_in_earnest_answers_as_before_with_the_weights_of_its_time():
-    net, image = normalised_net(), torch.rand(3, 8, 8)
+    net, input = normalised_net(), torch.rand(3, 8, 8)
     for sign in (1.0, -1.0):
         with torch.no_grad():
             for weights in net[5].parameters():
                 weights.mul_(sign)
-        plain = Sampler(net, 3, 0.5, batch_size=64).votes(image, 1, [100, 1000])
+        plain = Sampler(net, 3, 0.5, batch_size=64).votes(input, 1, [100, 1000])
         sampler = Sampler(net, 3, 0.5, batch_size=64, compiled=True)
-        found = sampler.votes(image, 1, [100, 1000])
+        found = sampler.votes(input, 1, [100, 1000])
         assert np.abs(found - plain).sum() <= 4  # two votes at near ties may turn
-        assert (sampler.votes(image, 1, [100, 1000]) == found).all()
+        assert (sampler.votes(input, 1, [100, 1000]) == found).all()
 
 
 class Offset(nn.Module):

@@ -28,11 +28,11 @@ def sampler(**settings) -> Sampler:
 
 
 def test_the_gpu_draws_the_integers_of_the_cpu():
-    image, key = torch.rand(3, 32, 32), NoiseKey(2**63 + 5, 2**40, "selection")
+    input, key = torch.rand(3, 32, 32), NoiseKey(2**63 + 5, 2**40, "selection")
     drawn = []
     for device in ("cpu", "cuda"):
         noise, out = Noise(0.5, torch.device(device)), torch.empty(100, 3072, device=device)
-        noise.fill(out, noise.steps(image), key, 2**31)
+        noise.fill(out, noise.steps(input), key, 2**31)
         drawn.append(out.cpu())
     assert torch.equal(*drawn)
 
@@ -53,10 +53,10 @@ def counted(pending, classes=2):
     return [np.array([cast.votes(classes) for cast in stops]) for stops in pending.result()]
 
 
-def test_packed_counts_are_those_of_each_image_alone_on_any_device():
+def test_packed_counts_are_those_of_each_input_alone_on_any_device():
     packed, one = counted(sampler(batch_size=400).submit(DRAWS)), sampler(batch_size=64)
     alone = [
-        sampler(batch_size=25).votes(d.image, d.index, d.stops, start=d.start, stream=d.stream) for d in DRAWS
+        sampler(batch_size=25).votes(d.input, d.index, d.stops, start=d.start, stream=d.stream) for d in DRAWS
     ]
     first, second = one.submit(DRAWS[:2]), one.submit(DRAWS[2:])  # two rounds under way
     assert equal(packed, alone)
@@ -86,7 +86,7 @@ def test_a_run_is_the_same_twice_and_in_any_batch_size():
 
     def table(batch_size):
         return certmix.certify(
-            sigma=0.5, alpha=0.76, data=data, standard=None, robust=plane([[-2.0, 0.3], [2.0, 0.0]]), images="all",
+            sigma=0.5, alpha=0.76, data=data, standard=None, robust=plane([[-2.0, 0.3], [2.0, 0.0]]), inputs="all",
             samples=2000, device="cuda", batch_size=batch_size,
         ).summary.rows  # fmt: skip
 
@@ -101,13 +101,13 @@ def test_half_precision(precision):
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_model_counts_as_the_model_does():
     net = normalised_net().cuda()
-    image = torch.rand(3, 8, 8)
-    plain = Sampler(net, 3, 0.5, device="cuda", batch_size=64).votes(image, 1, [100, 1000])
+    input = torch.rand(3, 8, 8)
+    plain = Sampler(net, 3, 0.5, device="cuda", batch_size=64).votes(input, 1, [100, 1000])
     compiled = Sampler(net, 3, 0.5, device="cuda", batch_size=64, compiled=True)
-    found = compiled.votes(image, 1, [100, 1000])
+    found = compiled.votes(input, 1, [100, 1000])
     assert np.abs(found - plain).sum() <= 20  # votes at near ties may turn
-    assert (compiled.votes(image, 1, [100, 1000]) == found).all()
-    draws = [Draw(image, 1, (100, 1000)), Draw(image * 0.5, 2, (130,))]
+    assert (compiled.votes(input, 1, [100, 1000]) == found).all()
+    draws = [Draw(input, 1, (100, 1000)), Draw(input * 0.5, 2, (130,))]
     one, two = compiled.submit(draws[:1]), compiled.submit(draws[1:])
     assert (counted(one, 3)[0] == found).all()
     assert (counted(two, 3)[0] == counted(compiled.submit(draws[1:]), 3)[0]).all()

@@ -38,7 +38,7 @@ def plain_noise(key: NoiseKey, sample: int, coordinates: int, sigma: float) -> l
         word, block = divmod(j, blocks)
         first, second = (
             plain_philox(
-                [block | level << 28 | STREAMS[key.stream] << 29, sample, key.image % 2**32, key.image >> 32],
+                [block | level << 28 | STREAMS[key.stream] << 29, sample, key.input % 2**32, key.input >> 32],
                 [key.seed % 2**32, key.seed >> 32],
             )[word]
             for level in (0, 1)
@@ -53,12 +53,12 @@ def plain_noise(key: NoiseKey, sample: int, coordinates: int, sigma: float) -> l
 
 
 def draw(
-    start: int, count: int, *, shape=(3,), seed=1, image=5, stream="estimation", sigma=0.5
+    start: int, count: int, *, shape=(3,), seed=1, input=5, stream="estimation", sigma=0.5
 ) -> torch.Tensor:
     """Noise alone, in steps: an input of zeros."""
     made = Noise(sigma, CPU)
     out = torch.empty((count, int(np.prod(shape))))
-    made.fill(out, made.steps(torch.zeros(shape)), NoiseKey(seed, image, stream), start)
+    made.fill(out, made.steps(torch.zeros(shape)), NoiseKey(seed, input, stream), start)
     return (out.double() * made.grid.per_unit).round().long()
 
 
@@ -86,14 +86,14 @@ def test_philox_has_the_known_answers(counter, key, expected):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    seed=st.integers(0, 2**64 - 1), image=st.integers(0, 2**64 - 1), stream=st.sampled_from(sorted(STREAMS)),
+    seed=st.integers(0, 2**64 - 1), input=st.integers(0, 2**64 - 1), stream=st.sampled_from(sorted(STREAMS)),
     first=st.integers(0, 2**32 - 4), coordinates=st.integers(1, 40), sigma=st.sampled_from([0.12, 0.5, 32.0]),
 )  # fmt: skip
-def test_kernel_torch_and_plain_python_draw_the_same_integers(seed, image, stream, first, coordinates, sigma):
-    key, law = NoiseKey(seed, image, stream), noise_law(sigma)
+def test_kernel_torch_and_plain_python_draw_the_same_integers(seed, input, stream, first, coordinates, sigma):
+    key, law = NoiseKey(seed, input, stream), noise_law(sigma)
     samples = torch.arange(first, first + 3)
     by_torch = noise_integers(key, samples, coordinates, on_device(law, CPU), law.bits)
-    by_kernel = draw(first, 3, shape=(coordinates,), seed=seed, image=image, stream=stream, sigma=sigma)
+    by_kernel = draw(first, 3, shape=(coordinates,), seed=seed, input=input, stream=stream, sigma=sigma)
     assert torch.equal(by_torch, by_kernel)
     assert by_torch[1].tolist() == plain_noise(key, first + 1, coordinates, sigma)
 
@@ -110,7 +110,7 @@ def test_ties_of_the_first_word_are_settled_by_the_second_everywhere():
     own = module.philox_words(key, samples, blocks, 1).flatten(1)[ties] < rest[cell[ties]]
     assert len(own) >= 2 and own.any() and not own.all()
     by_torch = noise_integers(key, samples, coordinates, (entries, rest), law.bits)
-    assert torch.equal(by_torch, draw(0, 400, shape=(coordinates,), seed=3, image=4))
+    assert torch.equal(by_torch, draw(0, 400, shape=(coordinates,), seed=3, input=4))
 
 
 @settings(max_examples=25, deadline=None)
@@ -125,15 +125,15 @@ def test_any_division_into_batches_gives_the_same_noise(start, sizes):
 
 
 def test_no_two_samples_share_bits():
-    """The counter holds image, sample, stream and block in bits of their own."""
-    keys = [NoiseKey(9, image, stream).words for image in (0, 1, 2**32, 2**64 - 1) for stream in STREAMS]
+    """The counter holds input, sample, stream and block in bits of their own."""
+    keys = [NoiseKey(9, input, stream).words for input in (0, 1, 2**32, 2**64 - 1) for stream in STREAMS]
     assert len(set(keys)) == len(keys)
     words = [
         tuple(word)
-        for image in (0, 1)
+        for input in (0, 1)
         for stream in STREAMS
         for level in (0, 1)
-        for word in module.philox_words(NoiseKey(9, image, stream), torch.arange(8), 5, level)
+        for word in module.philox_words(NoiseKey(9, input, stream), torch.arange(8), 5, level)
         .movedim(1, 2)
         .reshape(-1, 4)
         .tolist()
@@ -141,10 +141,10 @@ def test_no_two_samples_share_bits():
     assert len(set(words)) == len(words) == 2 * 2 * 2 * 8 * 5
 
 
-@pytest.mark.parametrize("seed, image", [(-1, 0), (2**64, 0), (0, -1), (0, 2**64)])
-def test_keys_out_of_range_are_refused(seed, image):
+@pytest.mark.parametrize("seed, input", [(-1, 0), (2**64, 0), (0, -1), (0, 2**64)])
+def test_keys_out_of_range_are_refused(seed, input):
     with pytest.raises(ParameterError, match="2\\^64"):
-        NoiseKey(seed, image)
+        NoiseKey(seed, input)
 
 
 def test_noise_has_the_law_of_the_table_and_samples_are_independent():
@@ -156,19 +156,19 @@ def test_noise_has_the_law_of_the_table_and_samples_are_independent():
     assert np.abs(correlations).max() < 5.5 / np.sqrt(flat.shape[1])
 
 
-def test_images_are_drawn_in_the_order_of_channels_last():
-    made, image = Noise(0.5, CPU), torch.arange(24.0).reshape(2, 3, 4) / 255
+def test_inputs_are_drawn_in_the_order_of_channels_last():
+    made, input = Noise(0.5, CPU), torch.arange(24.0).reshape(2, 3, 4) / 255
     out = torch.empty(5, 24)
-    made.fill(out, made.steps(image), NoiseKey(0, 0), 0)
+    made.fill(out, made.steps(input), NoiseKey(0, 0), 0)
     flat = torch.empty(5, 24)
-    made.fill(flat, made.steps(image.permute(1, 2, 0).flatten()), NoiseKey(0, 0), 0)
+    made.fill(flat, made.steps(input.permute(1, 2, 0).flatten()), NoiseKey(0, 0), 0)
     assert torch.equal(out, flat)
 
 
 def test_golden_noise():
     """The same key must give the same noise in every release."""
-    assert draw(0, 2, shape=(5,), seed=0, image=0).tolist() == GOLDEN
-    assert draw(1, 1, shape=(5,), seed=0, image=0).tolist() == GOLDEN[1:]
+    assert draw(0, 2, shape=(5,), seed=0, input=0).tolist() == GOLDEN
+    assert draw(1, 1, shape=(5,), seed=0, input=0).tolist() == GOLDEN[1:]
 
 
 GOLDEN = [[4316, -6434, -3952, 3621, -1792], [4715, 4982, -4654, -4206, 5652]]

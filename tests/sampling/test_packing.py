@@ -1,4 +1,4 @@
-"""Several images in a batch, and batches that shrink: the counts are those of each image alone."""
+"""Several inputs in a batch, and batches that shrink: the counts are those of each input alone."""
 
 from __future__ import annotations
 
@@ -105,11 +105,11 @@ def equal(one, other):
 
 
 @pytest.mark.parametrize("batch_size", [7, 64, 1000])
-def test_packed_counts_are_those_of_each_image_alone(batch_size):
+def test_packed_counts_are_those_of_each_input_alone(batch_size):
     packed = counted(Sampler(half_space(), 2, 0.5, batch_size=batch_size).submit(DRAWS))
     for draw, counts in zip(DRAWS, packed, strict=True):
         alone = Sampler(half_space(), 2, 0.5, batch_size=25).votes(
-            draw.image, draw.index, draw.stops, start=draw.start, stream=draw.stream
+            draw.input, draw.index, draw.stops, start=draw.start, stream=draw.stream
         )
         assert (counts == alone).all()
         assert counts[-1].sum() == draw.stops[-1] - draw.start

@@ -82,7 +82,7 @@ def test_a_model_that_writes_into_its_input_is_independent():
     assert is_independent_of_place(Votes(lambda x: x.sub_(0.5).div_(0.25)[:, 0]), torch.randn(30, 4))
 
 
-def test_samples_of_a_place_dependent_model_come_in_full_batches_of_one_image():
+def test_samples_of_a_place_dependent_model_come_in_full_batches_of_one_input():
     sampler = Sampler(Votes(places), 2, 0.5, batch_size=20)
     assert sampler.votes(torch.zeros(4), 0, [40, 100]).sum() == 140
     assert sampler.places == 20
@@ -92,22 +92,22 @@ def test_samples_of_a_place_dependent_model_come_in_full_batches_of_one_image():
         sampler.votes(torch.zeros(4), 0, [40], start=10)
 
 
-def test_no_batch_holds_two_images_of_a_place_dependent_model():
+def test_no_batch_holds_two_inputs_of_a_place_dependent_model():
     seen: list[Tensor] = []
 
     def noted(x: Tensor) -> Tensor:
         seen.append(x[:, 1].clone())
         return places(x)
 
-    images = [torch.tensor([0.0, 0.0]), torch.tensor([0.0, 100.0])]
+    inputs = [torch.tensor([0.0, 0.0]), torch.tensor([0.0, 100.0])]
     sampler = Sampler(Votes(noted), 2, 0.5, batch_size=40)
-    sampler.submit([Draw(x, i, (20,), stream="selection") for i, x in enumerate(images)]).result()
+    sampler.submit([Draw(x, i, (20,), stream="selection") for i, x in enumerate(inputs)]).result()
     for batch in seen[7:]:
         assert len({bool(value > 50) for value in batch[:20].tolist()}) == 1
 
 
 def certify_places(**options):
-    return run(robust=Votes(places), images=2, **options)
+    return run(robust=Votes(places), inputs=2, **options)
 
 
 def test_a_run_says_how_many_places_it_averages():
@@ -129,7 +129,7 @@ def test_bounds_that_need_one_function_are_refused(tmp_path):
         recertify(tmp_path / "run", alpha=0.9, bound="betting")
 
 
-def test_an_image_is_not_sampled_further_over_other_places(tmp_path):
+def test_an_input_is_not_sampled_further_over_other_places(tmp_path):
     sampled = dict(goal="radius", output=tmp_path / "run")
     certify_places(batch_size=100, samples=300, **sampled)
     with pytest.raises(RunError, match="begun with batches of another size"):

@@ -57,7 +57,7 @@ def sources(dataset):
 
 
 def request(**changes):
-    return AttackRequest(**{"eps": EPS, "steps": 10, "images": "all", **changes})
+    return AttackRequest(**{"eps": EPS, "steps": 10, "inputs": "all", **changes})
 
 
 def in_memory():
@@ -71,7 +71,7 @@ def margin(net, inputs, labels):
 
 
 def survivors(net, inputs, labels, norm="linf"):
-    """Images that stay right in the whole ball: the margin exceeds eps times the dual norm."""
+    """Inputs that stay right in the whole ball: the margin exceeds eps times the dual norm."""
     values, weights = margin(net, inputs, labels)
     dual = {"linf": np.abs(weights).sum(), "l2": np.sqrt((weights**2).sum()), "l1": np.abs(weights).max()}
     return int((values > EPS * dual[norm]).sum())
@@ -122,7 +122,7 @@ class Rounding(nn.Module):
         return x.round(decimals=3)
 
 
-def test_confidence_groups_hold_every_image_once(points):
+def test_confidence_groups_hold_every_input_once(points):
     inputs, labels, dataset = points
     done = confidence(request(), sources(dataset), in_memory())
     sizes = {group: len(gaps) for group, gaps in done.data.items()}
@@ -136,7 +136,7 @@ def test_confidence_groups_hold_every_image_once(points):
     assert done.table.notes[0] == done.table.extra["verdict"]
 
 
-def test_attacked_images_go_on_being_attacked_when_their_gap_is_asked_for(points):
+def test_attacked_inputs_go_on_being_attacked_when_their_gap_is_asked_for(points):
     """A wrong answer at the ball's far side is surer than one just over the border."""
     dataset = points[2]
     done = confidence(request(steps=40), sources(dataset), in_memory())
@@ -151,7 +151,7 @@ def test_every_trust_term_and_form_meets_the_base_models_at_the_ends(points):
     dataset = points[2]
     done = compare_trust(
         [0.5], ["constant", "gradient", "max-gradient", "gradient-ratio"], ["probabilities", "logits"],
-        ["linf", "l2"], request(eps=None, norm="linf", images=12, steps=4), sources(dataset), in_memory(),
+        ["linf", "l2"], request(eps=None, norm="linf", inputs=12, steps=4), sources(dataset), in_memory(),
     )  # fmt: skip
     rows, medians = done.table.rows, done.table.extra["log_median_trust"]
     assert len(rows) == 2 * 8 * 3 and [row[3] for row in rows] == ["0", "0.5", "1"] * 16
@@ -180,7 +180,7 @@ def test_an_attack_keeps_its_points_for_other_tools(points, tmp_path):
         != labels
     )
     assert np.array_equal(wrong, ~done.data.held)
-    lines = (tmp_path / "run" / "images.tsv").read_text().splitlines()
+    lines = (tmp_path / "run" / "inputs.tsv").read_text().splitlines()
     assert len(lines) == POINTS + 1 and lines[0].startswith("idx\tlabel")
     without = attack(request(), sources(dataset), in_memory())
     assert np.array_equal(without.data.attacked, done.data.attacked)
@@ -190,7 +190,7 @@ def test_an_attack_keeps_its_points_for_other_tools(points, tmp_path):
     "change, message",
     [({"eps": -1.0}, "eps = -1.0"), ({"eps": float("nan")}, "eps = nan"), ({"norm": "l3"}, "norm 'l3' is unknown"),
      ({"attack": "nothing"}, "attack 'nothing' is unknown: use one of"), ({"steps": 0}, "steps = 0"),
-     ({"restarts": 0}, "restarts = 0"), ({"batch_size": 0}, "batch size = 0"), ({"images": 0}, "images = 0"),
+     ({"restarts": 0}, "restarts = 0"), ({"batch_size": 0}, "batch size = 0"), ({"inputs": 0}, "inputs = 0"),
      ({"seed": -1}, "seed = -1"), ({"attack": "fgsm", "steps": 3}, "fgsm takes no --steps"),
      ({"precision": "fp8"}, "precision 'fp8' is unknown"),
      ({"attack": "square", "norm": "l1"}, "square cannot serve norm l1: use one of")],
@@ -202,7 +202,7 @@ def test_bad_requests_are_one_line(change, message):
 
 
 def test_reduced_precision_is_judged_in_full(points):
-    """Where bf16 claims a success that fp32 denies, the image is attacked again."""
+    """Where bf16 claims a success that fp32 denies, the input is attacked again."""
     inputs, labels, dataset = points
     done = attack(request(precision="bf16"), sources(dataset), in_memory())
     assert done.data.held.sum() == survivors(ROBUST, inputs, labels)
@@ -278,7 +278,7 @@ def test_a_mix_that_gradients_do_not_see_is_pointed_out(points, study):
     for how, times in (("pgd", 1), ("square", int(study is local_lipschitz))):  # which searches by gradients
         said = []
         where = Surroundings(in_memory=True, say=said.append)
-        done = study(request=request(attack=how, steps=1, images=2), sources=named, where=where)
+        done = study(request=request(attack=how, steps=1, inputs=2), sources=named, where=where)
         for told in (said, done.table.notes):
             assert sum("direct_bypass" in line and "blind" in line for line in told) == times
 
@@ -328,7 +328,7 @@ def test_a_sharp_sweep_judges_the_sharp_mix_and_shares_what_does_not_depend_on_i
     where = Surroundings(output=tmp_path / "run")
     warm, sharp = (
         mix_sweep(
-            [0.0, 0.6, 1.0], request(steps=3, images=12), sources(points[2]), where, standard_temperature=t
+            [0.0, 0.6, 1.0], request(steps=3, inputs=12), sources(points[2]), where, standard_temperature=t
         )
         for t in (1.0, 0.0)
     )
@@ -362,7 +362,7 @@ EVERY = {
 )
 def test_every_study_is_the_same_fresh_resumed_in_memory_and_shown_again(points, tmp_path, name):
     def run(**where):
-        asked = request(steps=2, images=8, batch_size=4)
+        asked = request(steps=2, inputs=8, batch_size=4)
         return EVERY[name](asked, sources(points[2]), Surroundings(say=lambda message: None, **where))
 
     def printed(table):
@@ -384,7 +384,7 @@ def test_every_study_is_the_same_fresh_resumed_in_memory_and_shown_again(points,
 
 def test_what_cannot_be_shown_is_refused(points, tmp_path):
     run = tmp_path / "run"
-    attack(request(images=4), sources(points[2]), Surroundings(output=run))
+    attack(request(inputs=4), sources(points[2]), Surroundings(output=run))
     described = json.loads((run / "run.json").read_text())
     for change, told in (
         ({"identity": {"study": "certify"}}, "name a run of"),

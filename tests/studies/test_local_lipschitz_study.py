@@ -43,12 +43,12 @@ def dataset(tmp_path):
 
 
 def run(dataset, where=None, *, changes=(), **choices):
-    request = AttackRequest(**{"eps": EPS, "steps": 3, "restarts": 2, "images": "all", **dict(changes)})
+    request = AttackRequest(**{"eps": EPS, "steps": 3, "restarts": 2, "inputs": "all", **dict(changes)})
     where = where or Surroundings(in_memory=True, say=lambda message: None)
     return local_lipschitz(request, Sources(data=dataset, robust=net()), where, **choices)
 
 
-def test_a_linear_model_gives_its_constants_for_every_image(dataset):
+def test_a_linear_model_gives_its_constants_for_every_input(dataset):
     done = run(dataset, of="logits")
     found = done.data.constants
     assert isinstance(found, LipschitzEstimate)
@@ -88,7 +88,7 @@ def test_json_holds_the_search_evidence(dataset):
 
 
 def test_batches_change_nothing(dataset):
-    whole, few = run(dataset), run(dataset, changes={"batch_size": 6})  # points: two images of three classes
+    whole, few = run(dataset), run(dataset, changes={"batch_size": 6})  # points: two inputs of three classes
     np.testing.assert_allclose(
         few.data.constants.by_restart, whole.data.constants.by_restart, rtol=1e-6, atol=1e-12
     )
@@ -112,11 +112,11 @@ def test_a_claim_below_the_constant_is_contradicted_with_a_witness(dataset, tmp_
     assert done.data.trial.contradicted
     assert done.data.trial.slope == pytest.approx(SPECTRAL, rel=1e-3) and done.data.trial.slope <= SPECTRAL
     with np.load(tmp_path / "run" / "witness.npz") as pair:
-        d = pair["perturbed"].astype(np.float64) - pair["image"].astype(np.float64)
+        d = pair["perturbed"].astype(np.float64) - pair["input"].astype(np.float64)
         assert np.linalg.norm(d) <= EPS
         assert np.linalg.norm(WEIGHT @ d) / np.linalg.norm(d) > pair["claimed"]
         position = int(np.flatnonzero(dataset.indices == pair["index"])[0])
-        assert np.array_equal(pair["image"], dataset.read(position))
+        assert np.array_equal(pair["input"], dataset.read(position))
     assert done.table.notes[0].startswith("Contradicted")
     cleared = run(dataset, where, changes=changes, of="logits", check=SPECTRAL)
     assert not cleared.data.trial.contradicted and not (tmp_path / "run" / "witness.npz").exists()
@@ -156,7 +156,7 @@ def test_bad_choices(dataset, choices, words):
 
 def arguments(problem, *more):
     options = [*problem.options[:2], "--robust", f"{problem.folder / 'nets.py'}:linear"]
-    return ("lipschitz", *options, "--images", "4", "--steps", "2", "--eps", "0.01", *more)
+    return ("lipschitz", *options, "--inputs", "4", "--steps", "2", "--eps", "0.01", *more)
 
 
 def test_exit_codes_of_a_check(command, problem):

@@ -39,8 +39,8 @@ HOW = ("transform", "soft", "betting")
 GRID = Grid(s=(0.5, 20.0), p=(1.0, 2.5, 4.0), c=(-1.0, 0.2))
 
 
-def noisy(rng, images=5, samples=7, classes=4):
-    return rng.normal(size=(images, samples, classes)) * 3
+def noisy(rng, inputs=5, samples=7, classes=4):
+    return rng.normal(size=(inputs, samples, classes)) * 3
 
 
 @pytest.mark.parametrize("clamp", ["gelu", "relu", "linear"])
@@ -56,7 +56,7 @@ def test_sums_on_the_grid_are_those_of_each_transform(clamp):
     np.testing.assert_allclose(found.means.sum(-1), 1.0)
 
 
-def test_the_order_of_images_changes_nothing():
+def test_the_order_of_inputs_changes_nothing():
     logits = noisy(np.random.default_rng(1))
     assert np.array_equal(grid_sums(logits[::-1], GRID).totals, grid_sums(logits, GRID).totals[:, ::-1])
 
@@ -69,7 +69,7 @@ def test_a_steep_transform_all_but_counts_votes():
 
 
 def brute_force(margins, robust, standard, labels, floor, alphas):
-    """Every candidate at every alpha, image by image; the best under the documented order."""
+    """Every candidate at every alpha, input by input; the best under the documented order."""
     found = []
     for k in range(len(robust)):
         for alpha in alphas:
@@ -86,13 +86,13 @@ def brute_force(margins, robust, standard, labels, floor, alphas):
 @pytest.mark.parametrize("seed", range(12))
 def test_the_choice_is_the_brute_force_optimum(seed, monkeypatch):
     rng = np.random.default_rng(seed)
-    images, classes, candidates = int(rng.integers(1, 7)), int(rng.integers(2, 5)), int(rng.integers(1, 6))
-    robust = rng.dirichlet(np.full(classes, 0.5), (candidates, images))
-    standard = rng.dirichlet(np.full(classes, 0.4), images)
+    inputs, classes, candidates = int(rng.integers(1, 7)), int(rng.integers(2, 5)), int(rng.integers(1, 6))
+    robust = rng.dirichlet(np.full(classes, 0.5), (candidates, inputs))
+    standard = rng.dirichlet(np.full(classes, 0.4), inputs)
     if seed % 3 == 0:  # ties
         robust, standard = np.round(robust * 4) / 4, np.round(standard * 2) / 2
     margins = np.sort(robust, -1)[..., -1] - 0.3
-    labels = rng.integers(0, classes, images)
+    labels = rng.integers(0, classes, inputs)
     floor, alphas = float(rng.choice([0.0, 0.3, 0.5, 2 / 3, 1.0])), (0.55, 0.7, 0.8, 0.95, 1.0)
     monkeypatch.setattr(certified, "ALPHAS", alphas)
     wanted = brute_force(margins, robust, standard, labels, floor, alphas)
@@ -154,7 +154,7 @@ def data():
 
 def asked(**changes):
     defaults = {
-        "sigma": SIGMA, "at_radius": 0.2, "images": 10, "noisy_samples": 60, "certify_images": 12,
+        "sigma": SIGMA, "at_radius": 0.2, "inputs": 10, "noisy_samples": 60, "certify_inputs": 12,
         "samples": 300, "grid": STUDIED, "clean_accuracy_floor": 0.8, "batch_size": 100,
     }  # fmt: skip
     return CertifiedRequest(**{**defaults, **changes})
@@ -173,9 +173,9 @@ def height(settings):
 def test_radii_through_the_transform_never_exceed_the_truth():
     """h is a step of two heights along x, smoothed: h_y - h_i = (2a - 1)(2 Phi(x / sigma) - 1).
 
-    No image is tuned on and certified, and the tuning noise is of its own.
+    No input is tuned on and certified, and the tuning noise is of its own.
     """
-    found = nuts_certified(asked(certify_images="all"), pair(), MEMORY).data
+    found = nuts_certified(asked(certify_inputs="all"), pair(), MEMORY).data
     tuned = set(found.logits.indices.tolist())
     soft, hard = found.transform.evaluation.records, found.hard.evaluation.records
     for records in (soft, hard):
@@ -212,7 +212,7 @@ def test_planned_figures_never_reach_a_certified_row(monkeypatch):
         radii = result.radii[1].radius
         right = np.array([record.selected == record.label for record in result.records])
         assert type(row.certified) is CertifiedShare
-        assert row.certified.correct == np.sum(right & (radii >= 0.6)) < row.certified.images
+        assert row.certified.correct == np.sum(right & (radii >= 0.6)) < row.certified.inputs
         assert row.certified.accuracy == result.summary.rows[1].certified_accuracy[1]
     for planned in (found.plan.transform, found.plan.hard, found.plan.softmax):
         assert not isinstance(planned.certified, CertifiedShare)
@@ -258,7 +258,7 @@ def test_a_folder_repeats_itself_and_another_radius_needs_no_new_logits(tmp_path
     assert set(loaded.tuning.indices) == set(first.data.logits.indices.tolist())
     again = certmix.certify(
         sigma=0.25, alpha=loaded.settings.alpha, run_code=True, data=sources.data, robust=f"nuts:{tmp_path / 'mix'}#robust", standard=net,
-        scores="soft", bound="betting-fixed", goal="fixed", samples=300, images="all", batch_size=100,
+        scores="soft", bound="betting-fixed", goal="fixed", samples=300, inputs="all", batch_size=100,
     )  # fmt: skip
     radii = {r.index: x for r, x in zip(again.records, again.evaluation.radii[1].radius, strict=True)}
     own = first.data.transform.evaluation
@@ -294,9 +294,9 @@ def line():
 
 @pytest.mark.parametrize(
     "change, message",
-    [({"at_radius": -0.1}, "at radius"), ({"images": "all"}, "left to certify"), ({"noisy_samples": 1}, "noisy samples"),
+    [({"at_radius": -0.1}, "at radius"), ({"inputs": "all"}, "left to certify"), ({"noisy_samples": 1}, "noisy samples"),
      ({"clean_accuracy_floor": 1.2}, "clean accuracy floor"), ({"bound": "layers"}, "bound"), ({"grid": "s=1"}, "grid"),
-     ({"sigma": 0.0}, "sigma"), ({"failure_probability": 1.0}, "failure probability"), ({"certify_images": 0}, "images")],
+     ({"sigma": 0.0}, "sigma"), ({"failure_probability": 1.0}, "failure probability"), ({"certify_inputs": 0}, "inputs")],
 )  # fmt: skip
 def test_requests_are_checked(change, message):
     with pytest.raises(ParameterError, match=message):
@@ -305,7 +305,7 @@ def test_requests_are_checked(change, message):
 
 def test_nothing_left_to_certify_no_second_model_and_a_floor_out_of_reach():
     with pytest.raises(DataError, match="leave none"):
-        nuts_certified(asked(images=30), pair(), MEMORY)
+        nuts_certified(asked(inputs=30), pair(), MEMORY)
     with pytest.raises(ModelError, match="--standard"):
         nuts_certified(asked(), pair(standard=None), MEMORY)
     wrong = plane([[-3.0, 0.0], [3.0, 0.0]])
@@ -336,7 +336,7 @@ CERTIFIED = ("--certified", "--at-radius", "0.1", "--sigma", "0.25")
         (("--certified", "--sigma", "0.25"), "needs --at-radius"),
         (("--at-radius", "0.1"), "--at-radius needs --certified"),
         ((*CERTIFIED, "--beta", "0.95"), "--beta does not go"),
-        ((*CERTIFIED, "--images", "all"), "left to certify"),
+        ((*CERTIFIED, "--inputs", "all"), "left to certify"),
     ],
 )
 def test_options_that_do_not_go_together_are_one_line(command, extra, message):

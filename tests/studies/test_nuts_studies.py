@@ -76,7 +76,7 @@ def sources(folder):
 
 
 def request(**changes):
-    return AttackRequest(**{"attack": "apgd-ce", "eps": 0.03, "steps": 5, "images": 40, **changes})
+    return AttackRequest(**{"attack": "apgd-ce", "eps": 0.03, "steps": 5, "inputs": 40, **changes})
 
 
 def fitted(folder, asked=None, **changes):
@@ -98,9 +98,9 @@ def test_a_fit_is_a_folder_that_models_load_from(mixed):
 
 
 def test_another_beta_needs_no_new_margins(planted, monkeypatch):
-    first = fitted(planted, request(images=10)).data
+    first = fitted(planted, request(inputs=10)).data
     monkeypatch.setattr(nuts_fit_module, "minimum_margin", lambda *a, **k: pytest.fail("attacked again"))
-    again = fitted(planted, request(images=10), beta=0.6).data
+    again = fitted(planted, request(inputs=10), beta=0.6).data
     assert np.array_equal(again.logits.attacked, first.logits.attacked)
     alone = fit_file(planted / "mix" / "logits.npz", FitChoices(beta=0.6, grid=GRID)).data
     assert alone.settings == again.settings
@@ -122,23 +122,23 @@ def test_margins_are_the_smallest_seen_and_below_the_clean_ones(mixed):
     assert (margin(logits.attacked) < margin(logits.robust) - 1e-6)[right].all()
 
 
-def test_an_evaluation_leaves_the_tuning_images_out_and_judges_as_in_closed_form(mixed):
+def test_an_evaluation_leaves_the_tuning_inputs_out_and_judges_as_in_closed_form(mixed):
     folder, tuned = mixed[0], set(mixed[1].data.logits.indices.tolist())
     done = nuts_evaluate(
-        folder / "mix", request(images="all", steps=10), sources(folder), Surroundings(output=folder / "eval"),
-        plain_alphas=[0.7], queries=20, sweep_images=10,
+        folder / "mix", request(inputs="all", steps=10), sources(folder), Surroundings(output=folder / "eval"),
+        plain_alphas=[0.7], queries=20, sweep_inputs=10,
     )  # fmt: skip
-    lines = (folder / "eval" / "images.tsv").read_text().splitlines()[1:]
+    lines = (folder / "eval" / "inputs.tsv").read_text().splitlines()[1:]
     indices = {int(line.split("\t")[0]) for line in lines}
     assert not indices & tuned and len(indices) == 90 - len(tuned)
     table = done.table
     assert table.column(0) == ("standard (g)", "robust (h)", "plain mix, alpha 0.7", "MixedNUTS")
     assert all(row[2].correct <= row[1].correct for row in table.rows)
-    assert sum(table.extra["broken_by"].values()) == table.rows[-1][2].images - table.rows[-1][2].correct
+    assert sum(table.extra["broken_by"].values()) == table.rows[-1][2].inputs - table.rows[-1][2].correct
     assert set(table.extra["r_d_sweep"]) == {"0", "0.3", "0.6", "0.9"} and done.complete
     assert render(show_study(folder / "eval"), "json") == render(table, "json")
     # a change is one of errors: 100 % is twice as many
-    wrong = [row[2].images - row[2].correct for row in table.rows]
+    wrong = [row[2].inputs - row[2].correct for row in table.rows]
     assert table.headings[5] == "change of attacked error (%)"
     assert [row[5].value for row in table.rows] == pytest.approx(
         [100 * one / wrong[1] - 100 for one in wrong]
@@ -218,13 +218,13 @@ def test_logits_come_back_bit_for_bit(tmp_path):
     ],
 )
 def test_choices_of_a_fit(planted, changes, attack):
-    asked = request(images=20, **{"steps": 3, **attack})
+    asked = request(inputs=20, **{"steps": 3, **attack})
     done = fitted(planted, asked, beta=0.7, **changes)
     assert done.data.settings == load_nuts(planted / "mix", run_code=True).settings and done.complete
 
 
-def test_an_evaluation_on_tuning_images_alone_is_refused(planted):
-    fitted(planted, request(images="all", steps=1), beta=0.5)
+def test_an_evaluation_on_tuning_inputs_alone_is_refused(planted):
+    fitted(planted, request(inputs="all", steps=1), beta=0.5)
     for asked, error, message in (
         (request(), DataError, "used for tuning"), (request(attack="square"), ParameterError, "suite")
     ):  # fmt: skip

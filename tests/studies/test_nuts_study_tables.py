@@ -34,16 +34,16 @@ CLASSES = 5
 JUDGING = ("beta", "clamp", "tuning-size", "standard-temperature")
 
 
-def logits_of(images=160, seed=0, shift=0):
-    """h is right on most images, less so and with smaller margins when attacked; g is right on nearly all."""
+def logits_of(inputs=160, seed=0, shift=0):
+    """h is right on most inputs, less so and with smaller margins when attacked; g is right on nearly all."""
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, CLASSES, images)
-    rows = np.arange(images)
-    robust, standard = rng.normal(size=(2, images, CLASSES))
+    labels = rng.integers(0, CLASSES, inputs)
+    rows = np.arange(inputs)
+    robust, standard = rng.normal(size=(2, inputs, CLASSES))
     robust[rows, labels] += 2.2
     standard[rows, labels] += 5.0
     attacked = robust.copy()
-    attacked[rows, labels] -= rng.uniform(0.3, 1.8, images)
+    attacked[rows, labels] -= rng.uniform(0.3, 1.8, inputs)
     return CachedLogits(standard, robust, attacked, labels, 10 * rows + shift)
 
 
@@ -51,7 +51,7 @@ def make_fit(folder, logits=None, **changes):
     own = logits_of() if logits is None else logits
     cells = {"clean": np.concatenate([own.standard, own.robust], 1), "minimum margin": own.attacked}
     stored(folder, cells, own.indices, own.labels, shown=tuple(cells))
-    request = {"attack": "apgd-ce", "steps": 5, "eps": 0.03, "images": 160, "beta": 0.9, "grid": GRID}
+    request = {"attack": "apgd-ce", "steps": 5, "eps": 0.03, "inputs": 160, "beta": 0.9, "grid": GRID}
     return described(folder, "nuts-fit", {**request, **changes})
 
 
@@ -67,7 +67,7 @@ def described(folder, study, request, **identity):
 
 
 def stored(folder, cells, indices, labels, shown=("clean", "STD"), **changes):
-    """Keep cells and the images of a table."""
+    """Keep cells and the inputs of a table."""
     folder.mkdir(parents=True, exist_ok=True)
     told = {"indices": np.asarray(indices).tolist(), "labels": np.asarray(labels).tolist(), "cells": shown}
     with closing(Store(folder / "numbers.sqlite")) as store:
@@ -76,10 +76,10 @@ def stored(folder, cells, indices, labels, shown=("clean", "STD"), **changes):
         store.put("shown", json.dumps({**told, "blind": [], "complete": True, **changes}))
 
 
-def make_evaluation(folder, images=30, shift=5, **identity):
-    """Images whose indices end in 5 by default; one attack breaks h on the first ten images and g on the next ten."""
-    labels = np.arange(images) % CLASSES
-    indices = 10 * np.arange(images) + shift
+def make_evaluation(folder, inputs=30, shift=5, **identity):
+    """Inputs whose indices end in 5 by default; one attack breaks h on the first ten inputs and g on the next ten."""
+    labels = np.arange(inputs) % CLASSES
+    indices = 10 * np.arange(inputs) + shift
     sure = 8.0 * np.eye(CLASSES)
     clean = np.concatenate([sure[labels], sure[labels]], 1)
     hit = clean.copy()
@@ -145,16 +145,16 @@ def test_points_count_once_and_the_obfuscation_check_not_at_all(fit_folder, eval
     assert set(points.base) == {"clean", "STD"} and len(points.labels) == 30
     for alpha, right in ((0.0, 20), (1.0, 20), (0.5001, 20)):
         found = judge(Rule(alpha), logits_of(), points)[2]
-        assert (found.correct, found.images, type(found)) == (right, 30, AttackedAccuracy)
+        assert (found.correct, found.inputs, type(found)) == (right, 30, AttackedAccuracy)
 
 
-def test_images_that_a_fit_has_seen_are_left_out(fit_folder, tmp_path):
-    overlapping = make_evaluation(tmp_path / "overlap", images=170, shift=0)
+def test_inputs_that_a_fit_has_seen_are_left_out(fit_folder, tmp_path):
+    overlapping = make_evaluation(tmp_path / "overlap", inputs=170, shift=0)
     assert read_inputs([fit_folder, overlapping]).points.indices.tolist() == list(range(1600, 1700, 10))
-    other_data = make_evaluation(tmp_path / "other", images=170, shift=0, data_checksum="e")
+    other_data = make_evaluation(tmp_path / "other", inputs=170, shift=0, data_checksum="e")
     assert len(read_inputs([fit_folder, other_data]).points.indices) == 170
     with pytest.raises(DataError, match="tuned on"):
-        read_inputs([fit_folder, make_evaluation(tmp_path / "same", images=160, shift=0)])
+        read_inputs([fit_folder, make_evaluation(tmp_path / "same", inputs=160, shift=0)])
 
 
 @pytest.mark.parametrize("name", JUDGING)
@@ -181,7 +181,7 @@ def test_studies_say_estimate_and_draw(name, fit_folder, tmp_path):
     one = nuts_study(name, folders)
     if name in JUDGING:
         cells = column(one.table, "attacked")
-        assert all(type(cell) is AttackedAccuracy and cell.images == 30 for cell in cells)
+        assert all(type(cell) is AttackedAccuracy and cell.inputs == 30 for cell in cells)
         assert any("upper bound" in note for note in one.table.notes)
     words = " ".join([one.table.title, *one.table.notes])
     assert "stimate" in words or name == "transform"
@@ -279,7 +279,7 @@ def test_transfer_solves_alpha_for_the_other_models(fit_folder, tmp_path):
     first = dict(table.blocks())["on mix"][0]
     assert again[2:5] == kept[2:5] == first[2:5]
     assert kept[5] == first[5] and again[5] != kept[5]
-    assert {row[6].images for row in (own, again, kept)} == {60}
+    assert {row[6].inputs for row in (own, again, kept)} == {60}
 
 
 def test_flops_of_known_layers():

@@ -26,7 +26,7 @@ from certmix.types import (
 SMALL = Summary(
     sigma=0.5,
     alpha=0.76,
-    images=100,
+    inputs=100,
     failure_probability=0.001,
     radii=(0.0, 0.25),
     clean_accuracy=CleanAccuracy(0.95, 0.57, None),
@@ -34,7 +34,7 @@ SMALL = Summary(
         CertifiedAccuracy("robust", "exact", (0.57, 0.29), ((0.4671, 0.6687), (0.2036, 0.38931)), 0.12367),
         CertifiedAccuracy("mixed", "smoothing", (0.07, 0.0), ((0.0286, 0.139), (0.0, 0.0363)), 0.0299999),
     ),
-    planned_images=100,
+    planned_inputs=100,
     samples=10_000,
     selection_samples=100,
     seed=7,
@@ -75,8 +75,8 @@ def mix_sweep(lines: int = 5, alphas: int = 21) -> Table:
 
 
 UNITS = table_of(
-    ("a", Quantity(2.5, 0, "images/s"), Quantity(1.0, 1, "s")),
-    ("b", Quantity(None, 0, "images/s"), CLEAN),
+    ("a", Quantity(2.5, 0, "inputs/s"), Quantity(1.0, 1, "s")),
+    ("b", Quantity(None, 0, "inputs/s"), CLEAN),
     ("c", None, 3),
     headings=("model", "speed", "value"),
     groups=(("x", 1), ("y", 2)),
@@ -102,10 +102,10 @@ class Run:
     curves: list[Curve]
 
 
-def make_run(radii: tuple[float, ...], images: int = 200, **changes: object) -> Run:
+def make_run(radii: tuple[float, ...], inputs: int = 200, **changes: object) -> Run:
     """Return a run with four certificates of the mix below the robust classifier."""
     sigma, alpha = 0.5, 0.76
-    p = np.clip(np.random.default_rng(3).beta(1.5, 0.3, images), 1e-4, 0.9999)
+    p = np.clip(np.random.default_rng(3).beta(1.5, 0.3, inputs), 1e-4, 0.9999)
     lipschitz = (alpha * (2 * p - 1) + alpha - 1) / (2 * alpha) * sigma * np.sqrt(2 * np.pi)
     columns = {
         ("robust", "exact"): sigma * norm.ppf(p),
@@ -118,13 +118,13 @@ def make_run(radii: tuple[float, ...], images: int = 200, **changes: object) -> 
     for name, raw in columns.items():
         radius = np.maximum(raw, 0.0)
         counts = np.array([int(np.sum(radius > 0 if r == 0 else radius >= r)) for r in radii])
-        ends = tuple(zip(*(end.tolist() for end in clopper_pearson.interval(counts, images)), strict=True))
-        shares = tuple((counts / images).tolist())
+        ends = tuple(zip(*(end.tolist() for end in clopper_pearson.interval(counts, inputs)), strict=True))
+        shares = tuple((counts / inputs).tolist())
         rows.append(CertifiedAccuracy(*name, shares, ends, float(radius.mean())))
-        curves.append(Curve(*name, radius, images, 0.9))
+        curves.append(Curve(*name, radius, inputs, 0.9))
     fields: dict[str, object] = {"samples": 100_000, "data": "cifar10", "abstained": 3, **changes}
     clean = CleanAccuracy(0.95, 0.9, 0.92)
-    return Run(Summary(sigma, alpha, images, 0.001, radii, clean, tuple(rows), **fields), curves)
+    return Run(Summary(sigma, alpha, inputs, 0.001, radii, clean, tuple(rows), **fields), curves)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -141,7 +141,7 @@ TABLES = {
     "small": summary_table(SMALL),
     "certified": summary_table(make_run((0.0, 0.25, 1.0)).summary),
     "l-inf": summary_table(replace(SMALL, norm="linf", radii=(0.0, 8 / 255))),
-    "partial": summary_table(replace(SMALL, complete=False, planned_images=5000)),
+    "partial": summary_table(replace(SMALL, complete=False, planned_inputs=5000)),
     "nothing known": summary_table(NOTHING),
     "no rows": summary_table(replace(SMALL, rows=(), radii=())),
     "trade-off": TRADE_OFF.table,

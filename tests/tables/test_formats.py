@@ -119,10 +119,10 @@ def test_json_contract_of_a_study_key_by_key() -> None:
     headings = ("group", "model", "clean (%)", "MIX attack", "time", "queries", "unknown", "lost")
     keys = ("group", "model", "clean", "mix_attack", "time", "queries", "unknown", "lost")
     clean = {
-        "accuracy": 0.57, "correct": 57, "images": 100, "interval": [0.46713, 0.66861], "kind": "estimate",
+        "accuracy": 0.57, "correct": 57, "inputs": 100, "interval": [0.46713, 0.66861], "kind": "estimate",
     }  # fmt: skip
     attacked = {
-        "accuracy": 2 / 3, "correct": 2, "images": 3, "interval": [0.09429, 0.99161],
+        "accuracy": 2 / 3, "correct": 2, "inputs": 3, "interval": [0.09429, 0.99161],
         "kind": "attacked, an upper bound of robust accuracy",
     }  # fmt: skip
     time = {"value": 1.25, "unit": "s", "digits": 1, "rounding": "nearest"}
@@ -144,11 +144,11 @@ def test_json_is_null_where_not_finite_and_takes_numpy_scalars() -> None:
     ends = ((np.float64(0.0), math.inf), (-math.inf, 1.0))
     row = CertifiedAccuracy("mixed", "exact", (np.float64(0.1), math.nan), ends, math.inf)
     found = strict(
-        render(replace(SMALL, rows=(row,), images=np.int64(100), complete=np.bool_(False)), "json")
+        render(replace(SMALL, rows=(row,), inputs=np.int64(100), complete=np.bool_(False)), "json")
     )
     assert found["rows"][0]["certified_accuracy"] == [0.1, None]
     assert found["rows"][0]["interval"] == [[0.0, None], [None, 1.0]]
-    assert (found["rows"][0]["mean_certified_radius"], found["images"], found["complete"]) == (
+    assert (found["rows"][0]["mean_certified_radius"], found["inputs"], found["complete"]) == (
         None, 100, False,
     )  # fmt: skip
     text = render(table_of((HOSTILE, None, True)), "json")
@@ -156,7 +156,7 @@ def test_json_is_null_where_not_finite_and_takes_numpy_scalars() -> None:
 
 
 def test_csv_reads_back_the_same_numbers(run_with: Callable) -> None:
-    summary = run_with((0.0, 0.25, 1.0), images=170).summary
+    summary = run_with((0.0, 0.25, 1.0), inputs=170).summary
     lines = list(csv.DictReader(io.StringIO(render(summary, "csv"))))
     for line, row in zip(lines, summary.rows, strict=True):
         assert (line["classifier"], line["certificate"]) == (row.classifier, row.certificate)
@@ -194,12 +194,12 @@ def test_csv_of_a_trade_off_holds_each_alpha_and_the_matched_ones() -> None:
 
 def test_csv_headings_hold_units_and_cells_hold_several() -> None:
     assert render(UNITS, "csv").splitlines() == [
-        "group,model,speed_images_per_s,value,value_low,value_high,value_unit,complete",
+        "group,model,speed_inputs_per_s,value,value_low,value_high,value_unit,complete",
         "x,a,2.5,1,,,s,false",
         "y,b,,0.57,0.46713,0.66861,share,false",
         "y,c,,3,,,,false",
     ]
-    assert "| speed (images/s) |" in render(UNITS, "markdown")
+    assert "| speed (inputs/s) |" in render(UNITS, "markdown")
     assert re.search(r"a +2 +1\.0 s\n", text_table(UNITS, 100))
     assert "57.0 % [46.7, 66.9]" in text_table(UNITS, 100)
     assert r"$57.0_{46.7}^{66.9}$ \%" in render(UNITS, "latex")
@@ -209,7 +209,7 @@ def test_csv_headings_hold_units_and_cells_hold_several() -> None:
 
 
 def test_a_partial_result_says_how_much_there_is() -> None:
-    partial = replace(SMALL, complete=False, planned_images=5000)
+    partial = replace(SMALL, complete=False, planned_inputs=5000)
     assert render(partial, "table").startswith("PARTIAL RESULT: 100 OF 5,000 PLANNED INPUTS\n")
     assert "\n**Partial result: 100 of 5,000 planned inputs.**\n" in render(partial, "markdown")
     assert r"\caption{\textbf{Partial result: 100 of 5,000 planned inputs.} " in render(partial, "latex")

@@ -98,12 +98,12 @@ def maps(s=3, p=4, c=2, title="h: objective", chosen=None, **changes):
     )  # fmt: skip
 
 
-def bars(images=40, threshold=0.01, title="h"):
+def bars(inputs=40, threshold=0.01, title="h"):
     rng = np.random.default_rng(0)
-    groups = {("g", "clean"): (rng.beta(9, 1, images), NONE)}
+    groups = {("g", "clean"): (rng.beta(9, 1, inputs), NONE)}
     for name in ("h", "M(h)"):
         for condition in ("clean", "smallest margin"):
-            groups[name, condition] = rng.beta(3, 1, images), rng.beta(1, 6, images)
+            groups[name, condition] = rng.beta(3, 1, inputs), rng.beta(1, 6, inputs)
     return partial(margin_bars_image, groups, bent="M(h)", threshold=threshold, title=title, subtitle="s 5")
 
 
@@ -200,9 +200,9 @@ def words(name: str) -> str:
 
 @pytest.mark.parametrize("name", [n if n in EACH else pytest.param(n, marks=pytest.mark.long) for n in DRAWN])
 def test_pictures_have_200_dots_an_inch_and_nothing_is_cut_off_at_the_edges(name: str) -> None:
-    with Image.open(io.BytesIO(drawn(name, "png"))) as image:
-        assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
-        pixels = np.asarray(image.convert("L"))
+    with Image.open(io.BytesIO(drawn(name, "png"))) as input:
+        assert input.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+        pixels = np.asarray(input.convert("L"))
     assert np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).min() == 255
     assert pixels.min() < 128
 
@@ -268,14 +268,14 @@ RADII = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0, 4.0, float("inf")]),
 
 @given(RADII, st.integers(0, 5), st.floats(1e-3, 8.0))
 def test_the_steps_are_the_share_of_radii_at_least_r(values: list[float], missed: int, r: float) -> None:
-    radii, images = np.array(values), len(values) + missed
-    x, y = survival_steps(radii, images, 5.0)
+    radii, inputs = np.array(values), len(values) + missed
+    x, y = survival_steps(radii, inputs, 5.0)
     assert np.all(np.diff(x) >= 0)
     assert np.all(np.diff(y) <= 0)
     for point in [*(v for v in values if 0 < v < 5), r]:
         index = np.searchsorted(x, point, side="left")  # steps-pre: y[i] on (x[i-1], x[i]]
         shown = y[index] if index < len(x) else y[-1]
-        assert shown == pytest.approx(100 * np.sum(radii >= point) / max(images, 1))
+        assert shown == pytest.approx(100 * np.sum(radii >= point) / max(inputs, 1))
 
 
 def test_coinciding_curves_share_a_line() -> None:

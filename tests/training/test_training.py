@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from attacked import outside, seeded, small_images, small_net
+from attacked import outside, seeded, small_inputs, small_net
 from torch import nn
 from torch.nn import functional as F
 
@@ -27,11 +27,11 @@ from certmix.training.recipes import SEEN_BY
 
 
 def stripes(count: int = 64, side: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bright images are class 1, dark ones class 0."""
+    """Bright inputs are class 1, dark ones class 0."""
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 2, count)
-    images = generator.integers(0, 60, (count, 3, side, side)) + 180 * labels[:, None, None, None]
-    return torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels)
+    inputs = generator.integers(0, 60, (count, 3, side, side)) + 180 * labels[:, None, None, None]
+    return torch.from_numpy(inputs.astype(np.uint8)), torch.from_numpy(labels)
 
 
 def quick(name: str, **changes):
@@ -47,10 +47,10 @@ def state(model):
 
 
 def test_equal_seeds_give_equal_weights_and_resuming_changes_nothing(tmp_path: Path):
-    images, labels = stripes(32)
+    inputs, labels = stripes(32)
 
     def weights(recipe=quick("standard"), seed=5, **settings):  # noqa: B008
-        return state(train(recipe, images, labels, classes=2, seed=seed, **settings))
+        return state(train(recipe, inputs, labels, classes=2, seed=seed, **settings))
 
     def stop(progress):
         if progress.epoch == 2:
@@ -68,7 +68,7 @@ def test_equal_seeds_give_equal_weights_and_resuming_changes_nothing(tmp_path: P
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, pytest.param(errno.EACCES, marks=pytest.mark.long)])
 def test_a_disk_that_fails_is_one_line_and_costs_no_epoch(tmp_path: Path, monkeypatch, number):
-    images, labels = stripes(32)
+    inputs, labels = stripes(32)
     write, done, checkpoint = Path.write_bytes, [], tmp_path / "c"
 
     def fail(path, content):
@@ -79,7 +79,7 @@ def test_a_disk_that_fails_is_one_line_and_costs_no_epoch(tmp_path: Path, monkey
         return write(path, content)
 
     def again():
-        return state(train(quick("standard"), images, labels, classes=2, checkpoint=checkpoint))
+        return state(train(quick("standard"), inputs, labels, classes=2, checkpoint=checkpoint))
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     told = "free space and repeat" if number == errno.ENOSPC else "choose a folder that can be written to"
@@ -93,7 +93,7 @@ def test_a_disk_that_fails_is_one_line_and_costs_no_epoch(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(("name", "side", "told"), [
-    ("standard", 2, "takes sides of 3 pixels or more"), ("interval", 16, "takes 32 x 32 images"),
+    ("standard", 2, "takes sides of 3 pixels or more"), ("interval", 16, "takes 32 x 32 inputs"),
     ("standard", 8, "cannot write .*: choose a folder"),
 ])  # fmt: skip
 def test_what_no_training_can_begin_with_is_refused_before_it(tmp_path: Path, name, side, told):
@@ -106,14 +106,14 @@ def test_what_no_training_can_begin_with_is_refused_before_it(tmp_path: Path, na
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_lowers_its_loss(name):
-    images, labels, losses = *(stripes(64, 32) if name == "interval" else stripes(48)), []
+    inputs, labels, losses = *(stripes(64, 32) if name == "interval" else stripes(48)), []
     recipe = quick(name, epochs=2, **({"attack_steps": 1} if name == "adversarial" else {}))
-    train(recipe, images, labels, classes=2, report=lambda p: losses.append(p.loss))
+    train(recipe, inputs, labels, classes=2, report=lambda p: losses.append(p.loss))
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
 
 def test_the_consistency_term_vanishes_for_equal_predictions():
-    images, labels = torch.rand(4, 3, 32, 32), torch.zeros(4, dtype=torch.long)
+    inputs, labels = torch.rand(4, 3, 32, 32), torch.zeros(4, dtype=torch.long)
 
     class Constant(torch.nn.Module):
         def forward(self, x):
@@ -121,7 +121,7 @@ def test_the_consistency_term_vanishes_for_equal_predictions():
 
     losses = [
         OBJECTIVES["gaussian"](
-            Constant(), images, labels, make_recipe("gaussian", consistency=c, entropy=0.0), torch.Generator()
+            Constant(), inputs, labels, make_recipe("gaussian", consistency=c, entropy=0.0), torch.Generator()
         )
         for c in (0.0, 50.0)
     ]
@@ -130,30 +130,30 @@ def test_the_consistency_term_vanishes_for_equal_predictions():
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_adversarial_examples_are_in_the_ball_and_of_higher_loss(norm):
-    net, images, labels, seen = small_net().train(), small_images(6), torch.tensor([0, 1, 2, 3, 4, 0]), []
+    net, inputs, labels, seen = small_net().train(), small_inputs(6), torch.tensor([0, 1, 2, 3, 4, 0]), []
 
     def watched(x):
         seen.append(x.detach())
         return net(x)
 
     recipe = make_recipe("adversarial", norm=norm, eps=0.1, attack_steps=3)
-    loss = OBJECTIVES["adversarial"](watched, images, labels, recipe, seeded())
+    loss = OBJECTIVES["adversarial"](watched, inputs, labels, recipe, seeded())
     assert net.training and len(seen) == 4
-    assert outside(seen[-1], images, norm, 0.1 + 1e-6) == []
-    assert loss > F.cross_entropy(net(images), labels)
+    assert outside(seen[-1], inputs, norm, 0.1 + 1e-6) == []
+    assert loss > F.cross_entropy(net(inputs), labels)
 
 
 def test_a_trained_folder_can_be_used(tmp_path: Path):
     from certmix.types import Dataset
 
-    images, labels = stripes(32)
+    inputs, labels = stripes(32)
 
     class Read:
         def __call__(self, i):
-            return images[i].float().numpy() / 255
+            return inputs[i].float().numpy() / 255
 
         def everything(self):
-            return images.numpy()
+            return inputs.numpy()
 
     data = Dataset(
         "stripes", "train", labels.numpy(), np.arange(32), ("dark", "bright"), Read(), (0.0, 1.0), "x"
@@ -164,7 +164,7 @@ def test_a_trained_folder_can_be_used(tmp_path: Path):
     classifier = str(tmp_path / "stripes-standard.json")
     stored = json.loads(Path(classifier).read_text())
     assert stored["recipe"]["epochs"] == 2
-    loaded, points = load_model(classifier), images[:2].float() / 255
+    loaded, points = load_model(classifier), inputs[:2].float() / 255
     assert loaded.module(points).shape == (2, 2)
 
     begun = make_recipe(
@@ -175,10 +175,10 @@ def test_a_trained_folder_can_be_used(tmp_path: Path):
         learning_rate=1e-9,
     )
     assert begun.architecture == "residual", "that of the model it goes on from"
-    after = train(begun, images, labels, classes=2)
+    after = train(begun, inputs, labels, classes=2)
     assert torch.allclose(after.head.weight, loaded.module.head.weight, atol=1e-3), "its weights"
     with pytest.raises(ParameterError, match="it has 2 classes and the data have 3: start from another"):
-        train(begun, images, labels, classes=3)
+        train(begun, inputs, labels, classes=3)
     with pytest.raises(ModelError, match="nothing.json"):
         make_recipe("standard", start=str(tmp_path / "nothing.json"))
 
@@ -197,8 +197,8 @@ def test_a_trained_folder_can_be_used(tmp_path: Path):
     ("noise", "scale"), [("laplace", 0.25), ("uniform", 0.5), ("ablation", 400)]
 )  # fmt: skip
 def test_a_net_of_any_noise_is_trained_and_certified(command, tmp_path: Path, noise, scale):
-    images, labels = (each.numpy() for each in stripes(96, 32))
-    np.savez(tmp_path / "stripes.npz", inputs=images, labels=labels)
+    inputs, labels = (each.numpy() for each in stripes(96, 32))
+    np.savez(tmp_path / "stripes.npz", inputs=inputs, labels=labels)
     told = "--noise", noise, "--scale", scale, "--data", tmp_path / "stripes.npz"
     done = command(
         "train", "gaussian", *told, "--epochs", 4, "--batch-size", 16, "--learning-rate", 0.02, "--output",
@@ -214,16 +214,16 @@ def test_a_net_of_any_noise_is_trained_and_certified(command, tmp_path: Path, no
     (tmp_path / "g.py").write_text("from torch.nn import *\nnet = Sequential(Flatten(), Linear(3072, 2))\n")
     done = command(
         "certify", *told, "--alpha", 0.9, "--standard", f"{tmp_path / 'g.py'}:net", "--robust",
-        tmp_path / f"{name}.json", "--images", 3, "--samples", 500, "--format", "json",
+        tmp_path / f"{name}.json", "--inputs", 3, "--samples", 500, "--format", "json",
     )  # fmt: skip
     assert done.code == 0, done.err
     assert json.loads(done.out)["rows"][0]["certified_accuracy"][0] > 0.5
 
 
 def test_noise_has_the_law_of_its_kind():
-    images = torch.zeros(4, 3, 32, 32)
+    inputs = torch.zeros(4, 3, 32, 32)
     seen = {
-        kind: noisy(images, make_recipe("gaussian", noise=kind, scale=scale), seeded())
+        kind: noisy(inputs, make_recipe("gaussian", noise=kind, scale=scale), seeded())
         for kind, scale in (("laplace", 0.5), ("uniform", 0.5), ("ablation", 75))
     }
     assert float(seen["laplace"].abs().mean()) == pytest.approx(0.5, rel=0.05)
@@ -239,7 +239,7 @@ def test_a_denoiser_is_trained_on_pixels_and_for_the_classifier():
         def forward(self, x):
             return x / 2
 
-    images, labels, recipe = (
+    inputs, labels, recipe = (
         torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]), make_recipe("denoiser", pixel_weight=2.0)
     )  # fmt: skip
     seen: list[torch.Tensor] = []
@@ -249,11 +249,11 @@ def test_a_denoiser_is_trained_on_pixels_and_for_the_classifier():
         return x.mean((2, 3))
 
     loss, pixels = (
-        OBJECTIVES["denoiser"](Half(), images, labels, recipe, seeded(), behind)
+        OBJECTIVES["denoiser"](Half(), inputs, labels, recipe, seeded(), behind)
         for behind in (classifier, None)
     )
     (cleaned,) = seen
-    assert pixels == pytest.approx(2 * F.mse_loss(cleaned, images).item())
+    assert pixels == pytest.approx(2 * F.mse_loss(cleaned, inputs).item())
     assert loss == pytest.approx((pixels + F.cross_entropy(cleaned.mean((2, 3)), labels)).item())
 
 
@@ -275,7 +275,7 @@ def test_recipes_refuse_what_makes_no_sense(name, changes, told):
         make_recipe(name, **changes)
 
 
-def test_only_colour_images_are_trained_on(tmp_path: Path):
+def test_only_colour_inputs_are_trained_on(tmp_path: Path):
     np.savez(tmp_path / "x.npz", inputs=np.zeros((4, 2), np.float32), labels=[0, 1, 0, 1])
     data = load(tmp_path / "x.npz")
     with pytest.raises(DataError, match="8-bit colour"):
@@ -310,13 +310,13 @@ class Net(nn.Module):
         return self.head(self.flat(x))
 
 
-def test_enough_images_reach_mu_and_classes_stay():
+def test_enough_inputs_reach_mu_and_classes_stay():
     torch.manual_seed(0)
     net = Net().eval()
-    images = torch.randint(0, 256, (200, 3, 2, 2), dtype=torch.uint8)
-    x = images.float() / 255
+    inputs = torch.randint(0, 256, (200, 3, 2, 2), dtype=torch.uint8)
+    x = inputs.float() / 255
     labels = net(x).argmax(1)
-    scale = sharpen(net, images, labels, 1 / 255, 0.76)
+    scale = sharpen(net, inputs, labels, 1 / 255, 0.76)
     assert scale > 1
     assert (net(x).argmax(1) == labels).all()
     margins = margin_lower(net, x, labels, "linf", 1 / 255, method="interval")
@@ -331,10 +331,10 @@ def test_what_cannot_be_sharpened_is_refused():
 
 
 def test_a_denoiser_takes_the_layers_that_it_shares_with_what_it_starts_from(tmp_path: Path):
-    images, labels = stripes(32)
+    inputs, labels = stripes(32)
     quiet = {"learning_rate": 1e-9, "classifier": None, "epochs": 1, "weight_decay": 0.0, "batch_size": 32}
     fresh, begun = (
-        state(train(quick("denoiser", **quiet, **start), images, labels, classes=None))
+        state(train(quick("denoiser", **quiet, **start), inputs, labels, classes=None))
         for start in ({}, {"start": "cifar10-gaussian-0.50"})
     )
     shared = load_zoo("cifar10-gaussian-0.50", fold=False).state_dict()
@@ -343,4 +343,4 @@ def test_a_denoiser_takes_the_layers_that_it_shares_with_what_it_starts_from(tmp
         assert not torch.allclose(fresh[name], shared[name], atol=1e-2)
     torch.testing.assert_close(begun["linear.weight"], fresh["linear.weight"])
     with pytest.raises(ParameterError, match="shares no layers with a denoiser"):
-        train(quick("denoiser", **quiet, start="cifar10-standard"), images, labels, classes=None)
+        train(quick("denoiser", **quiet, start="cifar10-standard"), inputs, labels, classes=None)

@@ -11,8 +11,8 @@ from forged import certified, sources
 HOW = {
     "fixed": dict(samples=400, goal="fixed"),
     "sequential": dict(samples=2000, goal="radius"),
-    "lipschitz": dict(certificates=["lipschitz-constant"], lipschitz_constant=6.0, norm="l2", images=6),
-    "margin": dict(certificates=["margin"], norm="linf", images=6, max_radius=0.5),
+    "lipschitz": dict(certificates=["lipschitz-constant"], lipschitz_constant=6.0, norm="l2", inputs=6),
+    "margin": dict(certificates=["margin"], norm="linf", inputs=6, max_radius=0.5),
 }
 """Options of `forged.certified` by the name of a run; the last two draw no samples."""
 
@@ -35,9 +35,9 @@ def repeat(named):
 
 @pytest.fixture(scope="session")
 def runs(named, repeat, tmp_path_factory, empty_plots) -> dict[str, Path]:
-    """Of the sequential run there were two tables before, the first of fewer images."""
+    """Of the sequential run there were two tables before, the first of fewer inputs."""
     folder = tmp_path_factory.mktemp("runs")
     with empty_plots():
-        certified(folder / "sequential", named, images=4, samples=400)
+        certified(folder / "sequential", named, inputs=4, samples=400)
         certified(folder / "sequential", named, samples=1000, alpha=0.9)
         return {kind: repeat(kind, folder / kind) for kind in HOW}

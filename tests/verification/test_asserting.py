@@ -21,8 +21,8 @@ from certmix.radii import MARGIN_SLACK
 from certmix.verification import asserting
 
 EASY = points(np.tile([[2.0, 0.0], [-2.0, 0.0]], (20, 1)), np.tile([0, 1], 20))
-SETTINGS = {"sigma": 0.5, "alpha": 0.76, "samples": 400, "goal": "fixed", "images": "all"}
-GIVEN = {"certificate": "lipschitz-constant", "lipschitz_constant": 2**0.5, "images": "all"}
+SETTINGS = {"sigma": 0.5, "alpha": 0.76, "samples": 400, "goal": "fixed", "inputs": "all"}
+GIVEN = {"certificate": "lipschitz-constant", "lipschitz_constant": 2**0.5, "inputs": "all"}
 
 
 def check(model=None, **options):
@@ -37,7 +37,7 @@ def message(*given, **options):
 
 
 def test_the_threshold_is_what_decides():
-    """40 of 40 images: the point is 1, the lower bound 0.05^(1/40)."""
+    """40 of 40 inputs: the point is 1, the lower bound 0.05^(1/40)."""
     limit = (float(lower_bound(40, 40, 0.05)) - 0.001) / 0.999 - 1e-12
     result = check(radius=0.3, at_least=limit)
     assert result.summary.rows[1].certified_accuracy == (1.0,)
@@ -73,7 +73,7 @@ def test_a_failure_says_what_fell_short_and_why():
     assert "10 (no radius)" in short
 
 
-def test_many_images_are_counted_and_abstentions_named():
+def test_many_inputs_are_counted_and_abstentions_named():
     listed = r"40 inputs are not certified at 3: (\d+ \(radius 0\.\d{3}\), ){7}\d+ .*, and 32 more"
     assert re.search(listed, message(radius=3.0, at_least=0.5))
     on_the_edge = points([[0.0, 0.0]] * 3, [0] * 3)
@@ -81,7 +81,7 @@ def test_many_images_are_counted_and_abstentions_named():
 
 
 def test_warnings_are_warnings_when_it_holds_and_lines_when_not():
-    options = {"images": 101, "at_least": 0.5}
+    options = {"inputs": 101, "at_least": 0.5}
     with pytest.warns(CertmixWarning, match="101 inputs asked for, there are 40") as seen:
         check(radius=0.3, **options)
     assert seen[0].filename == __file__ or "test_asserting" in seen[0].filename

@@ -70,7 +70,7 @@ def test_the_pages_name_every_suite_and_setting():
 GUARANTEE = """\
 version = 1
 requirements = ["certified_accuracy@0.25 >= 0.25 on value"]
-data = { name = "points.npz", images = 4 }
+data = { name = "points.npz", inputs = 4 }
 robust = { model = "nets.py:linear" }
 certificate = { alpha = 0.76, sigma = 0.25 }
 sampling = { samples = 200 }

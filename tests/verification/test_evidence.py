@@ -243,7 +243,7 @@ def test_a_claim_about_a_population(named, tmp_path):
     run = tmp_path / "run"
     certmix.certify(
         sigma=0.25, alpha=0.76, data=named["data"], robust=named["robust"], goal="population", at_radius=0.1,
-        samples=100, images=30, output=run, progress=False,
+        samples=100, inputs=30, output=run, progress=False,
     )  # fmt: skip
     made = certmix.evidence(run, tmp_path / "told", progress=False, **HOW)
     assert (made.result, made.exit_code) == ("WARNED", 0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from attacked import best_offset, linear
-from half_spaces import SIGMA, attack, images, normal, pair, smoothed, true_margin, true_radius
+from half_spaces import SIGMA, attack, inputs, normal, pair, smoothed, true_margin, true_radius
 from scipy.special import ndtr, ndtri
 from scipy.stats import binom, multinomial
 from torch import nn
@@ -75,15 +75,15 @@ def test_score_differences_are_bounded_above():
     assert 0 < np.mean(uppers - 0.2) < 0.1
 
 
-@pytest.mark.parametrize("images", [1, 25, 200, 5000])
+@pytest.mark.parametrize("inputs", [1, 25, 200, 5000])
 @pytest.mark.parametrize("rate", [0.0014, 0.001, 0.05])
-def test_findings_needed_is_the_least_number_that_is_rare_enough(images, rate):
-    needed = findings_needed(images, rate, 0.01)
-    assert binom.sf(needed - 1, images, rate) <= 0.01
-    assert needed == 1 or binom.sf(needed - 2, images, rate) > 0.01
-    assert chance_of(needed, images, rate) == pytest.approx(binom.sf(needed - 1, images, rate), rel=1e-9)
-    assert findings_needed(images, 0.0, 0.01) == 1  # where nothing is random
-    assert (chance_of(1, images, 0.0), chance_of(0, images, 0.0)) == (0.0, 1.0)
+def test_findings_needed_is_the_least_number_that_is_rare_enough(inputs, rate):
+    needed = findings_needed(inputs, rate, 0.01)
+    assert binom.sf(needed - 1, inputs, rate) <= 0.01
+    assert needed == 1 or binom.sf(needed - 2, inputs, rate) > 0.01
+    assert chance_of(needed, inputs, rate) == pytest.approx(binom.sf(needed - 1, inputs, rate), rel=1e-9)
+    assert findings_needed(inputs, 0.0, 0.01) == 1  # where nothing is random
+    assert (chance_of(1, inputs, 0.0), chance_of(0, inputs, 0.0)) == (0.0, 1.0)
 
 
 def test_only_points_above_the_threshold_are_given_up():
@@ -129,14 +129,14 @@ def claims_of(sigma, norm="l2", **more):
 
 def candidates(scale=1.0, radius=0.4, seed=0, temperature=None, gap=0.0):
     """Points, how far each moved, and how far along the normal the first did."""
-    image = images(np.array([1.5]), 0)[0]
+    input = inputs(np.array([1.5]), 0)[0]
     scores = {} if temperature is None else {"scores": "soft", "temperature": temperature}
     points = smoothed_candidates(
-        target_of(Scaled(pair(gap), scale).eval()), claims_of(SIGMA, **scores), Claim(0, 0, radius), image,
+        target_of(Scaled(pair(gap), scale).eval()), claims_of(SIGMA, **scores), Claim(0, 0, radius), input,
         FalsifyRequest(steps=4, copies=16, seed=seed),
     )  # fmt: skip
-    along = (points[0].double() - image.double()).flatten().numpy() @ normal()
-    return points, distance(points, image[None].expand(points.shape), "l2"), along
+    along = (points[0].double() - input.double()).flatten().numpy() @ normal()
+    return points, distance(points, input[None].expand(points.shape), "l2"), along
 
 
 @pytest.mark.parametrize("temperature", [None, 1.0])
@@ -159,17 +159,17 @@ def test_candidates_lie_strictly_within_the_ball_and_the_seed_decides(radius):
 @pytest.mark.parametrize("box", [None, (0.0, 1.0)])
 def test_linear_models_are_attacked_to_their_optimum(norm, box):
     rng = np.random.default_rng(0)
-    slope, image = rng.normal(size=8), rng.uniform(0.1, 0.9, 8)
-    model = linear(np.stack([-slope, slope]), bias=[float(slope @ image), -float(slope @ image)])
+    slope, input = rng.normal(size=8), rng.uniform(0.1, 0.9, 8)
+    model = linear(np.stack([-slope, slope]), bias=[float(slope @ input), -float(slope @ input)])
     points = plain_candidates(
         target_of(model, 2, box), claims_of(None, norm, clipped=box is not None), Claim(0, 0, 0.3),
-        torch.from_numpy(image), FalsifyRequest(steps=20, restarts=2),
+        torch.from_numpy(input), FalsifyRequest(steps=20, restarts=2),
     )  # fmt: skip
-    best = image + best_offset(slope, image, norm, 0.3, box or (-9.0, 9.0))
+    best = input + best_offset(slope, input, norm, 0.3, box or (-9.0, 9.0))
     reached = [float((m[0] - m[1]).detach()) for m in model(points)]
     optimum = model(torch.from_numpy(best)[None])[0]
     assert min(reached) == pytest.approx(float((optimum[0] - optimum[1]).detach()), rel=1e-3)
-    assert bool((distance(points, torch.from_numpy(image)[None].expand(points.shape), norm) < 0.3).all())
+    assert bool((distance(points, torch.from_numpy(input)[None].expand(points.shape), norm) < 0.3).all())
     assert box is None or bool(((points >= 0) & (points <= 1)).all())
 
 
@@ -182,30 +182,30 @@ class Hidden(nn.Module):
 
 @pytest.mark.parametrize("temperature", [None, 1.0])
 def test_without_gradients_the_normal_is_found_from_values(temperature):
-    image, scores = images(np.array([1.5]), 0)[0], {}
+    input, scores = inputs(np.array([1.5]), 0)[0], {}
     if temperature is not None:
         scores = {"scores": "soft", "temperature": temperature}
     points = smoothed_candidates(
-        target_of(Hidden().eval()), claims_of(SIGMA, **scores), Claim(0, 0, 0.4), image,
+        target_of(Hidden().eval()), claims_of(SIGMA, **scores), Claim(0, 0, 0.4), input,
         FalsifyRequest(steps=20, copies=128),
     )  # fmt: skip
-    along = (points[0].double() - image.double()).flatten().numpy() @ normal()
-    assert 0.3 < along < 0.4 and bool((distance(points, image[None].expand(points.shape), "l2") < 0.4).all())
+    along = (points[0].double() - input.double()).flatten().numpy() @ normal()
+    assert 0.3 < along < 0.4 and bool((distance(points, input[None].expand(points.shape), "l2") < 0.4).all())
 
 
 @pytest.mark.parametrize("norm", ["linf", pytest.param("l2", marks=pytest.mark.long)])
 def test_without_gradients_and_noise_a_random_search_moves_towards_the_rival(norm):
-    image = images(np.array([0.3]), 0)[0]
+    input = inputs(np.array([0.3]), 0)[0]
     points = plain_candidates(
-        target_of(Hidden().eval()), claims_of(None, norm), Claim(0, 0, 0.3), image,
+        target_of(Hidden().eval()), claims_of(None, norm), Claim(0, 0, 0.3), input,
         FalsifyRequest(steps=10, restarts=2),
     )  # fmt: skip
     z = pair()(points)
     assert float((z[1:, 0] - z[1:, 1]).min()) < 0.5 * float(z[0, 0] - z[0, 1])
-    assert bool((distance(points, image[None].expand(points.shape), norm) < 0.3).all())
+    assert bool((distance(points, input[None].expand(points.shape), norm) < 0.3).all())
     with pytest.raises(ParameterError, match="l1"):
         plain_candidates(
-            target_of(Hidden().eval()), claims_of(None, "l1"), Claim(0, 0, 0.3), image, FalsifyRequest()
+            target_of(Hidden().eval()), claims_of(None, "l1"), Claim(0, 0, 0.3), input, FalsifyRequest()
         )
 
 
@@ -226,8 +226,8 @@ def test_faults_of_a_model_without_gradients_are_found(name, falsified):
 def test_the_closed_forms():
     """Probabilities are those of the network; the true radius is that of the exact certificate."""
     depth, gap = np.array([0.4, 1.2]), 0.3
-    for image, expected in zip(images(depth, 0), smoothed(depth, gap), strict=True):
-        votes = count_votes(pair(gap), image, SIGMA, 4000, 1, classes=3) / 4000
+    for input, expected in zip(inputs(depth, 0), smoothed(depth, gap), strict=True):
+        votes = count_votes(pair(gap), input, SIGMA, 4000, 1, classes=3) / 4000
         assert np.abs(votes - expected).max() < 0.03
     radius = true_radius(1.7, 0.76)
     assert radius == pytest.approx(SIGMA * (1.7 - ndtri(1 / 1.52)), abs=1e-9)
@@ -300,12 +300,12 @@ def test_the_robust_classifier_alone_is_attacked_at_alpha_1():
 # Runs: what they claim, interruption, changed sources, findings judged again.
 
 DEPTHS = np.array([1.8, 1.2, -1.5, 0.1, 2.2, 0.9])
-QUICK = FalsifyRequest(images="all", steps=3, copies=8, restarts=2, samples=1000)
+QUICK = FalsifyRequest(inputs="all", steps=3, copies=8, restarts=2, samples=1000)
 GIVEN = dict(sigma=None, certificates=("lipschitz-constant",), lipschitz_constant=60.0)
 
 
 def data(shift: float = 0.0) -> Dataset:
-    values = np.clip(images(DEPTHS, 0).numpy() + np.float32(shift), -2, 3)
+    values = np.clip(inputs(DEPTHS, 0).numpy() + np.float32(shift), -2, 3)
     return Dataset(
         "pairs", "test", (DEPTHS < 0).astype(np.int64), np.arange(6) * 10, tuple("abc"),
         lambda i: values[i], (-2.0, 3.0), f"checksum of {values.sum()}",
@@ -317,7 +317,7 @@ def sources(net: nn.Module | None = None, shift: float = 0.0) -> Sources:
 
 
 def certified(folder: Path, sigma: float | None = SIGMA, alpha: float = 0.76, **options):
-    given = dict(data=data(), standard=None, robust=pair(), images="all", output=folder)
+    given = dict(data=data(), standard=None, robust=pair(), inputs="all", output=folder)
     if sigma is not None:
         given.update(samples=400, goal="fixed")
     return certmix.certify(sigma=sigma, alpha=alpha, **{**given, **options})
@@ -367,7 +367,7 @@ def test_claims_are_the_radii_of_the_table(made):
         assert len(expected) >= 3
         assert {claim.index: claim.radius for claim in claims.claims} == expected
         assert (claims.looked_at, claims.failure_probability) == (6, 0.001)
-    few = read_claims(folder, FalsifyRequest(images=3))  # chosen before anything is known of them
+    few = read_claims(folder, FalsifyRequest(inputs=3))  # chosen before anything is known of them
     assert few.looked_at == 3
     assert {claim.index for claim in few.claims} <= {0, 20, 40}
 
@@ -422,10 +422,10 @@ def test_verified_margins_in_the_box(tmp_path):
 
 
 def made_up(folder: Path, **said: object) -> Path:
-    """A file that calls a certified image itself, of class 0 with h about 0.88, a finding."""
+    """A file that calls a certified input itself, of class 0 with h about 0.88, a finding."""
     claims = read_claims(folder, QUICK)
     claim = next(one for one in claims.claims if one.index == 10)
-    point = images(DEPTHS, 0)[1]
+    point = inputs(DEPTHS, 0)[1]
     target = Target(pair(), 3, torch.device("cpu"))
     one = Attacked(claim, 1, 0.0, 0.0, 0.0, 0.3, 25, np.array([0, 25, 0]), True, point.numpy())
     path = write_finding(folder / "falsify", folder, one, claims, QUICK, target)
@@ -438,8 +438,8 @@ def test_a_finding_cannot_choose_its_evidence(run):
     claims = read_claims(run, QUICK)
     path = made_up(run, failure_probability=0.9, samples=5)
     said = json.loads(path.read_text())
-    claim = next(one for one in claims.claims if one.index == said["image"])
-    target, point = Target(pair(), 3, torch.device("cpu")), images(DEPTHS, 0)[claim.index // 10]
+    claim = next(one for one in claims.claims if one.index == said["input"])
+    target, point = Target(pair(), 3, torch.device("cpu")), inputs(DEPTHS, 0)[claim.index // 10]
     seed = next(
         seed for seed in range(5000)
         if judge_smoothed(target, claims, claim, point, point, 1, Trial(5, 0.9, seed)).found

@@ -41,12 +41,12 @@ def below(smoothing: Smoothing, depth: float) -> float:
     return float(np.clip(0.5 + depth / (2 * smoothing.scale), 0, 1))
 
 
-def attacked(smoothing: Smoothing, net: nn.Module, image: torch.Tensor, radius: float) -> Falsification:
+def attacked(smoothing: Smoothing, net: nn.Module, input: torch.Tensor, radius: float) -> Falsification:
     kept = tuple(Claim(i, 0, radius) for i in range(COUNT))
     claims = Claims("exact", ALPHA, smoothing.norm, smoothing, 0.001, COUNT, kept)
     asked = FalsifyRequest(steps=4, copies=32, samples=20_000)
     target = Target(net.eval(), 2, torch.device("cpu"), (0.0, 1.0))
-    return Falsification("planted", claims, asked, attack_claims(target, claims, lambda claim: image, asked))
+    return Falsification("planted", claims, asked, attack_claims(target, claims, lambda claim: input, asked))
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def attacked(smoothing: Smoothing, net: nn.Module, image: torch.Tensor, radius: 
 )
 @pytest.mark.parametrize("part, falsified", [(0.9, False), (1.15, True)])
 def test_a_radius_beyond_that_of_the_network_is_found(smoothing, part, falsified):
-    image = torch.full((1, 3, 4), 102 / 255)
-    image[0, 0, 0] = 51 / 255
+    input = torch.full((1, 3, 4), 102 / 255)
+    input[0, 0, 0] = 51 / 255
     depth = 0.5 - 51 / 255
     assert below(smoothing, depth) > 0.5 + 0.5 * MU
     true = brentq(lambda t: 2 * below(smoothing, depth - t) - 1 - MU, 0.0, 1.0)
-    found = attacked(smoothing, Threshold(), image, part * true)
+    found = attacked(smoothing, Threshold(), input, part * true)
     assert found.falsified == falsified
     for one in found.findings:
         assert one.distance > true * 0.999

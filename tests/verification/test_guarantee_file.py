@@ -35,7 +35,7 @@ requirements = [
 
 [data]
 name = "points.npz"
-images = 20
+inputs = 20
 
 [standard]
 model = "nets.py:linear"
@@ -73,16 +73,16 @@ def models(draw):
 def requests(draw):
     alpha = draw(st.floats(0.5, 1))
     radii = tuple(sorted(draw(st.sets(st.floats(0, 0.1) | st.sampled_from([8 / 255, 1 / 255]), min_size=1))))
-    images = draw(st.just("all") | st.integers(1, 10**6))
+    inputs = draw(st.just("all") | st.integers(1, 10**6))
     if draw(st.booleans()):
         return GivenConstant(
-            alpha, "lipschitz-constant", draw(st.sampled_from(["l1", "l2", "linf"])), images, radii,
+            alpha, "lipschitz-constant", draw(st.sampled_from(["l1", "l2", "linf"])), inputs, radii,
             lipschitz_constant=draw(numbers), constant_of=draw(st.sampled_from(["logits", "probabilities"])),
         )  # fmt: skip
     if draw(st.booleans()):
-        return Margin(alpha, "margin", "linf", images, radii, "crown", "exact", 32 / 255)
+        return Margin(alpha, "margin", "linf", inputs, radii, "crown", "exact", 32 / 255)
     return CertifyRequest(
-        draw(numbers), alpha, images, draw(st.integers(100, 10**9)), draw(st.integers(1, 1000)),
+        draw(numbers), alpha, inputs, draw(st.integers(100, 10**9)), draw(st.integers(1, 1000)),
         draw(st.sampled_from(["radii", "radius", "fixed"])), draw(st.sampled_from(["exact", "all"])),
         draw(st.floats(0.001, 0.999)),
         draw(st.floats(1e-12, 0.999)), certificates=(draw(st.sampled_from(["exact", "smoothing"])),),
@@ -136,7 +136,7 @@ def test_what_a_file_says():
     assert list(found.lines.values()) == [3, 4]
     assert found.robust.pin and not found.standard.pin
     assert found.request == CertifyRequest(
-        0.25, 0.76, images=20, samples=300, certificates=("exact",), precision="fp32"
+        0.25, 0.76, inputs=20, samples=300, certificates=("exact",), precision="fp32"
     )
     found = parse_guarantee(TEXT.replace("@0.5", "@0.6"))  # sampling settles the radii of requirements
     assert 0.6 in found.asked.radii

@@ -23,7 +23,7 @@ from certmix.errors import ParameterError
 from certmix.files import digest_of
 from certmix.radii import CERTIFICATES, margin_slack_of
 from certmix.radii.constant import CONSTANTS_OF, constant_radius
-from certmix.runs import ImageRecord
+from certmix.runs import InputRecord
 from certmix.sampling.ballots import LEVELS, Ballots
 from certmix.sampling.schedule import looks
 from certmix.types import CertifiedRadii
@@ -35,8 +35,8 @@ SCRIPT = Path(check_proof.__file__)
 CLASSES = 4
 
 
-def record(rng: np.random.Generator, index: int, sizes: list[int], soft: bool) -> ImageRecord:
-    """An image of which a network is more or less sure."""
+def record(rng: np.random.Generator, index: int, sizes: list[int], soft: bool) -> InputRecord:
+    """An input of which a network is more or less sure."""
     sure = rng.uniform(0.5, 6)
     scores = rng.dirichlet(np.array([sure, *rng.uniform(0.05, 0.8, CLASSES - 1)]), 100 + sizes[-1])
     chosen, drawn = scores[:100], scores[100:]
@@ -48,16 +48,16 @@ def record(rng: np.random.Generator, index: int, sizes: list[int], soft: bool) -
         for before, n in zip([0, *sizes], sizes, strict=False):
             kept[n] = update(kept.get(before, empty), drawn[before:n])
         votes = {n: np.round(kept[n].means() * n).astype(np.int64) for n in sizes}
-        return ImageRecord(index, 0, "0" * 64, seen.totals, votes, scores=kept, **about)
+        return InputRecord(index, 0, "0" * 64, seen.totals, votes, scores=kept, **about)
     codes = scores.argmax(1) * LEVELS + np.minimum(scores.max(1) * LEVELS, LEVELS - 1).astype(np.int64)
     first, ballots = Ballots.of(codes[:100]), {n: Ballots.of(codes[100 : 100 + n]) for n in sizes}
     votes = {n: one.votes(CLASSES) for n, one in ballots.items()}
-    return ImageRecord(
+    return InputRecord(
         index, 0, "0" * 64, first.votes(CLASSES), votes, ballots=ballots, selection_ballots=first, **about
     )
 
 
-def proof(bound: str, goal: str, images: int = 6, seed: int = 0, **more: Any) -> dict[str, Any]:
+def proof(bound: str, goal: str, inputs: int = 6, seed: int = 0, **more: Any) -> dict[str, Any]:
     """The proof of a table, as it comes out of its file."""
     soft = bound in bounds_of("soft")
     certificates = ("exact",) if bound == "layers" else tuple(CERTIFICATES)
@@ -66,9 +66,9 @@ def proof(bound: str, goal: str, images: int = 6, seed: int = 0, **more: Any) ->
         certificates=certificates, radii=(0.0, 0.1, 0.25, 0.5), tuned=more.pop("tuned", "none"), **more,
     )  # fmt: skip
     rng, sizes = np.random.default_rng(seed), [1000] if goal == "fixed" else list(looks(1000))
-    records = [record(rng, index, sizes, soft) for index in range(images)]
-    g = {index: np.eye(CLASSES)[index % 2] for index in range(images)}
-    every = evaluate(records, g, request, images)
+    records = [record(rng, index, sizes, soft) for index in range(inputs)]
+    g = {index: np.eye(CLASSES)[index % 2] for index in range(inputs)}
+    every = evaluate(records, g, request, inputs)
     return json.loads(json.dumps(proof_of(request, CLASSES, every.outcomes, every.summary.rows, every)))
 
 

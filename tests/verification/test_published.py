@@ -96,14 +96,14 @@ def test_each_cell_of_the_tables_and_logs_is_compared(runs, differing, tmp_path,
         assert {found.file for found in differing(kind, run)} == {name}
 
 
-def test_an_image_of_the_log_is_named(runs, tmp_path):
+def test_an_input_of_the_log_is_named(runs, tmp_path):
     run = copied(runs["sequential"], tmp_path / "run")
     log = (run / "records.tsv").read_text().splitlines()
     index, *rest = log[3].split("\t")
     log[3] = "\t".join([index, *rest[:2], f"{float(rest[2]) + 1e-6:.6f}", *rest[3:]])
     (run / "records.tsv").write_text("\n".join(log))
     found = about(run)
-    assert (found.outcome, found.images) == (Outcome.FAILS, (int(index),))
+    assert (found.outcome, found.inputs) == (Outcome.FAILS, (int(index),))
     assert found.message.startswith(f"records.tsv, line 4, radius: {float(rest[2]) + 1e-6:.6f} lies there,")
 
 

@@ -65,18 +65,18 @@ def test_an_untouched_run_holds(runs, kind):
     ids=lambda options: "-".join(str(options[k]) for k in ("scores", "bound", "goal", "norm") if k in options),
 )  # fmt: skip
 def test_every_kind_of_run_holds(named, tmp_path, options):
-    assert_untouched(certified(tmp_path / "run", named, **{"images": 4, "sigma": 0.25, **options}))
+    assert_untouched(certified(tmp_path / "run", named, **{"inputs": 4, "sigma": 0.25, **options}))
 
 
-def first_image(run: Path) -> int:
-    """An image with several looks."""
+def first_input(run: Path) -> int:
+    """An input with several looks."""
     return min(index for index, record in records(run).items() if len(record.estimation) > 1)
 
 
 @pytest.mark.parametrize("case", TAMPERED)
 def test_each_kind_of_tampering_fails_its_check(run, case):
     tamper, check, told = TAMPERED[case]
-    tamper(run, first_image(run))
+    tamper(run, first_input(run))
     assert told in failing(run)[check]
 
 
@@ -98,7 +98,7 @@ def test_data_and_models_that_changed(run, named, tmp_path):
     np.savez(tmp_path / "points.npz", **held)
     edit_json(run / "run.json", lambda d: d["sources"].update(data=str(tmp_path / "points.npz")))
     assert {"data checksum", "input checksums", "labels"} <= set(failing(run))
-    assert about(run, "input checksums").images == (0,)
+    assert about(run, "input checksums").inputs == (0,)
 
 
 def test_the_digest_in_the_folders_name(run, tmp_path):
@@ -110,7 +110,7 @@ def test_the_digest_in_the_folders_name(run, tmp_path):
 
 
 def test_what_is_not_there_is_unchecked(runs, named, tmp_path):
-    shard = certified(tmp_path / "run", named, images=4, samples=100, goal="fixed", shard="1/2")
+    shard = certified(tmp_path / "run", named, inputs=4, samples=100, goal="fixed", shard="1/2")
     assert about(shard, "inputs").message.startswith("partial: 2 of 4 inputs")
     dropped = [copied(runs[kind], tmp_path / kind) for kind in ("fixed", "lipschitz")]
     for run in dropped:
@@ -168,7 +168,7 @@ def test_margins_that_cannot_be(runs, tmp_path, change):
         if np.frombuffer(raw, "<f8")[0] == 0
     )  # fmt: skip
     edit_vectors(run, cell, lambda v: np.array([*change, v[2]]), [flat])
-    assert about(run, "radii").images == (flat,)
+    assert about(run, "radii").inputs == (flat,)
 
 
 @pytest.mark.parametrize(

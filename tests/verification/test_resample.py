@@ -29,7 +29,7 @@ from certmix.errors import ModelError, ParameterError, RunError
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.rederive import rederive
 from certmix.verification.request import VerifyRequest
-from certmix.verification.resample import Sums, choose_images, e_value, measured, resample, weights_of
+from certmix.verification.resample import Sums, choose_inputs, e_value, measured, resample, weights_of
 from certmix.verification.stored import load
 
 ALL_HOLD = dict.fromkeys(("same seed", "new seed"), Outcome.HOLDS)
@@ -50,7 +50,7 @@ def outcomes(run: Path, **options) -> dict[str, Outcome]:
 def in_memory(folder: Path, robust: nn.Module, **options):
     """A run of points and a module in a folder, and what must be handed over to check it."""
     given = dict(data=points(INPUTS, LABELS), standard=None, robust=robust)
-    run = certified(folder / "run", given, 0.5, **{"images": "all", "goal": "fixed", **options})
+    run = certified(folder / "run", given, 0.5, **{"inputs": "all", "goal": "fixed", **options})
     return run, dict(dataset=given["data"], models={"robust": robust})
 
 
@@ -118,7 +118,7 @@ def test_a_consistent_forgery_is_caught_by_sampling_alone(runs, repeat, tmp_path
 
 
 def test_more_votes_in_stretches_that_are_too_long_to_draw_whole(tmp_path):
-    """One stretch of 5,000 samples an image, of which at most 300 are drawn."""
+    """One stretch of 5,000 samples an input, of which at most 300 are drawn."""
     run, handed = in_memory(tmp_path, plane(NET), samples=6000)
 
     def edit(_, looks):
@@ -134,7 +134,7 @@ def test_more_votes_in_stretches_that_are_too_long_to_draw_whole(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["fixed", "sequential"])
-def test_two_images_that_were_swapped_are_caught(runs, tmp_path, kind):
+def test_two_inputs_that_were_swapped_are_caught(runs, tmp_path, kind):
     run = copied(runs[kind], tmp_path / "run")
     by_class: dict[int, int] = {}
     for index, record in records(run).items():
@@ -142,10 +142,10 @@ def test_two_images_that_were_swapped_are_caught(runs, tmp_path, kind):
     pair = list(by_class.values())[:2]
     swap(run, *pair)
     found = again(run, new_seed=1)[0]
-    assert (found.check, found.outcome, set(found.images)) == ("same seed", Outcome.FAILS, set(pair))
+    assert (found.check, found.outcome, set(found.inputs)) == ("same seed", Outcome.FAILS, set(pair))
 
 
-def test_images_near_a_column_are_chosen_more_often(runs):
+def test_inputs_near_a_column_are_chosen_more_often(runs):
     run = load(runs["sequential"])
     weights = weights_of(run.records, run.request)
     assert set(weights) == set(run.records.indices.tolist()) and max(weights.values()) > 3 * min(
@@ -153,9 +153,9 @@ def test_images_near_a_column_are_chosen_more_often(runs):
     )
     known = range(0, 4000, 10)
     near = dict.fromkeys(known[::2], 9.0)
-    chosen = choose_images({**dict.fromkeys(known, 1.0), **near}, 40, 3)
+    chosen = choose_inputs({**dict.fromkeys(known, 1.0), **near}, 40, 3)
     assert len(set(chosen)) == 40 and sum(index in near for index in chosen) > 30
-    chosen = choose_images(dict.fromkeys(known, 1.0), 40, 3)
+    chosen = choose_inputs(dict.fromkeys(known, 1.0), 40, 3)
     assert len(set(chosen)) == 40 and sum(index in near for index in chosen) < 30
 
 
@@ -217,7 +217,7 @@ def test_another_seed_in_a_consistent_description_is_caught(runs, repeat, tmp_pa
 
 
 def test_soft_scores(named, tmp_path):
-    run = certified(tmp_path / "run", named, samples=300, images=5, scores="soft", goal="fixed")
+    run = certified(tmp_path / "run", named, samples=300, inputs=5, scores="soft", goal="fixed")
     assert outcomes(run, new_seed=4) == ALL_HOLD
     edit_counts(
         run, lambda _, looks: [inflate(votes, 1.0, max(votes, key=votes.get)) for votes in looks.values()]

@@ -51,7 +51,7 @@ version = 1
 requirements = [{requirements}]
 [data]
 name = "points.npz"
-images = 6
+inputs = 6
 [standard]
 model = "g.py:linear"
 [robust]
@@ -135,7 +135,7 @@ def test_the_first_time_everything_is_drawn_and_then_nothing(folder, tmp_path_fa
     stored = json.loads((run_of(folder) / "run.json").read_text())["identity"]
     first = verified(folder, fresh=True)
     assert first.exit_code == 0, [c for c in first.checks if c.outcome is not Outcome.HOLDS]
-    assert (first.sampling.drawn_images, first.sampling.reused_images) == (6, 0)
+    assert (first.sampling.drawn_inputs, first.sampling.reused_inputs) == (6, 0)
     assert first.sampling.drawn_samples >= 6 * 200 and first.sampling.reused_samples == 0
     assert json.loads((first.run / "run.json").read_text())["identity"] == stored
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))  # the working directory does not matter
@@ -143,7 +143,7 @@ def test_the_first_time_everything_is_drawn_and_then_nothing(folder, tmp_path_fa
     first.run.rename(first.run.with_name("accepted"))  # nor does the run's name
     again = verified(folder)
     assert (again.exit_code, again.run.name) == (0, "accepted")
-    assert (again.sampling.reused_images, again.sampling.drawn_samples) == (6, 0)
+    assert (again.sampling.reused_inputs, again.sampling.drawn_samples) == (6, 0)
     assert again.sampling.reused_samples == first.sampling.drawn_samples
     assert [j.lower for j in again.judgements] == [j.lower for j in first.judgements]
 
@@ -166,7 +166,7 @@ def test_another_standard_classifier_draws_no_noise(folder, monkeypatch):
     found = verified(folder)
     assert (found.exit_code, failing(found)) == (1, [])
     assert found.judgements[0].value < 0.5
-    assert (found.sampling.drawn_samples, found.sampling.reused_images) == (0, 6)
+    assert (found.sampling.drawn_samples, found.sampling.reused_inputs) == (0, 6)
     assert any("standard classifier changed" in why for why in found.sampling.why)
 
 
@@ -190,17 +190,17 @@ def test_other_settings_start_from_the_counts_there_are(folder, new, word):
     assert (again.run, again.sampling.drawn_samples) == (found.run, 0)
 
 
-def test_more_samples_continue_and_more_images_are_added(folder):
+def test_more_samples_continue_and_more_inputs_are_added(folder):
     change(folder, "alpha = 0.76", "alpha = 0.51")  # hard to settle
     first = verified(folder)
     change(folder, "samples = 300", "samples = 1000")
     more = verified(folder)
-    assert 0 < more.sampling.drawn_images <= 6 and more.sampling.drawn_samples > 0
+    assert 0 < more.sampling.drawn_inputs <= 6 and more.sampling.drawn_samples > 0
     assert more.sampling.reused_samples == first.sampling.drawn_samples + first.sampling.reused_samples
-    change(folder, "images = 6", "images = 12")
+    change(folder, "inputs = 6", "inputs = 12")
     all_of_them = verified(folder).sampling
-    assert all_of_them.drawn_images + all_of_them.reused_images == 12
-    assert all_of_them.reused_images >= 6 and all_of_them.drawn_samples >= 6 * 200
+    assert all_of_them.drawn_inputs + all_of_them.reused_inputs == 12
+    assert all_of_them.reused_inputs >= 6 and all_of_them.drawn_samples >= 6 * 200
 
 
 def test_pinned_models_and_data(folder, monkeypatch):
@@ -209,7 +209,7 @@ def test_pinned_models_and_data(folder, monkeypatch):
     change(folder, 'model = "nets.py:linear"', f'model = "nets.py:linear"\nchecksum = "{sums["robust"]}"')
     change(folder, "4.0, 0.0", "3.5, 0.0", "nets.py")
     found = verified(folder)  # not pinned: sampled anew
-    assert (found.run != before, found.sampling.drawn_images) == (True, 6)
+    assert (found.run != before, found.sampling.drawn_inputs) == (True, 6)
     assert found.sampling.why[0].startswith("The robust classifier changed since the guarantee was written")
     assert any("robust_checksum" in why for why in found.sampling.why)
     change(folder, f'"{sums["robust"]}"', f'"{sums["robust"]}"\npin = true')
@@ -224,7 +224,7 @@ def test_pinned_models_and_data(folder, monkeypatch):
     change(folder, "4.0, 0.0", "3.5, 0.0", "g.py")
     assert failing(verified(folder)) == ["pinned standard classifier"]
     change(folder, "3.5, 0.0", "4.0, 0.0", "g.py")
-    change(folder, "images = 6", f'images = 6\nchecksum = "{"0" * 64}"')
+    change(folder, "inputs = 6", f'inputs = 6\nchecksum = "{"0" * 64}"')
     assert failing(verified(folder)) == ["pinned data"]
 
 
@@ -255,7 +255,7 @@ def test_tampered_votes_fail_though_the_requirements_would_hold(folder):
     assert found.exit_code == 1 and failing(found)
     assert all(j.outcome is Outcome.UNCHECKED and "--fresh" in j.message for j in found.judgements)
     fresh = verified(folder, fresh=True)
-    assert (fresh.exit_code, fresh.sampling.drawn_images) == (0, 6)
+    assert (fresh.exit_code, fresh.sampling.drawn_inputs) == (0, 6)
 
 
 def test_a_run_that_was_killed_is_continued(folder, monkeypatch):
@@ -265,7 +265,7 @@ def test_a_run_that_was_killed_is_continued(folder, monkeypatch):
     sql(run, "DELETE FROM cells WHERE idx = ?", min(records(run)))
     change(folder, "alpha = 0.76", "alpha = 0.8")
     found = verified(folder)
-    assert found.sampling.drawn_images == 1 and failing(found) == []
+    assert found.sampling.drawn_inputs == 1 and failing(found) == []
     assert all(j.outcome is not Outcome.UNCHECKED for j in found.judgements)
     kept = ("format_version", "identity")
     edit_json(found.run / "run.json", lambda d: [d.pop(name) for name in list(d) if name not in kept])
@@ -295,7 +295,7 @@ def test_a_run_that_was_killed_before_its_request_is_begun_where_it_lies(folder,
         if left:
             sql(run, f"DROP TABLE {table}")
     found = verified(folder)
-    assert (found.exit_code, found.run, found.sampling.drawn_images) == (0, run, 6)
+    assert (found.exit_code, found.run, found.sampling.drawn_inputs) == (0, run, 6)
     assert len(list((folder / "cache").iterdir())) == 1
 
 
@@ -369,9 +369,9 @@ def test_certificates_without_samples(folder, certificate):
     assert first.exit_code == 0, [
         c for c in (*first.checks, *first.judgements) if c.outcome is not Outcome.HOLDS
     ]
-    assert (first.sampling.drawn_images, first.sampling.drawn_samples) == (6, 0)
+    assert (first.sampling.drawn_inputs, first.sampling.drawn_samples) == (6, 0)
     again = verified(folder)
-    assert (again.sampling.drawn_images, again.sampling.reused_images) == (0, 6)
+    assert (again.sampling.drawn_inputs, again.sampling.reused_inputs) == (0, 6)
     table = json.loads((again.run / "certified-accuracy.json").read_text())
     assert first.judgements[1].value == pytest.approx(table["rows"][1]["mean_certified_radius"], rel=1e-8)
     guarantee, _ = propose(again.run, folder / "new.toml")
@@ -397,7 +397,7 @@ def test_a_description_that_was_altered_is_refused_or_written_elsewhere(folder, 
     held = contents(run)
     with contextlib.suppress(CertmixError):
         found = verified(folder)
-        assert found.sampling.reused_images == 6
+        assert found.sampling.reused_inputs == 6
         assert (found.exit_code == 0) == (failing(found) == [])
         assert json.loads((found.run / "run.json").read_text())[part] == described[part]
     assert contents(run) == held
@@ -493,12 +493,12 @@ def test_no_more_is_drawn_than_the_budget_and_the_next_time_goes_on(folder):
 
 def test_all_inputs_share_a_failure_probability(folder):
     change(folder, "alpha = 0.76", "alpha = 0.76\nall_at_once = true\nfailure_probability = 0.01")
-    change(folder, "images = 6", 'images = "all"')
+    change(folder, "inputs = 6", 'inputs = "all"')
     found = verified(folder, resample=2)
     assert found.exit_code == 0, found
     assert found.claim.together == 0.01 and found.claim.failure_probability * 12 <= 0.01
     described = json.loads((found.run / "run.json").read_text())
-    assert (described["request"]["images"], described["request"]["all_at_once"]) == (12, True)
+    assert (described["request"]["inputs"], described["request"]["all_at_once"]) == (12, True)
     assert described["failure_budget"]["failure_probability"] == found.claim.failure_probability
     table = (found.run / "certified-accuracy.md").read_text()
     assert "All 12 inputs at once: but for probability 0.01, no certificate of a row is wrong." in table
@@ -522,8 +522,8 @@ def test_a_pinned_standard_model_whose_data_file_was_swapped_does_not_verify(fol
     file_models(folder, pin=True)
     before = contents(folder / "cache")
     (folder / "g.json").write_text(CONSTANT)
-    for images in (0, 2):
-        found = verified(folder, resample=images)
+    for inputs in (0, 2):
+        found = verified(folder, resample=inputs)
         assert (found.exit_code, failing(found)) == (1, ["standard model logits"])
         why = "not judged: a model is not the one that the stored run was made with"
         assert all(j.message.startswith(why) for j in found.judgements)
@@ -544,7 +544,7 @@ def test_a_pin_names_the_declared_file_that_changed(folder):
 def test_the_run_of_the_same_standard_model_is_taken_and_none_is_written_to(folder):
     """Two runs of one h: with g of the guarantee, and with another; by name the other comes first."""
     run_of(folder).rename(folder / "cache" / "b")
-    named = dict(data="points.npz", robust="nets.py:linear", images=6, samples=300, certificates=["exact"])
+    named = dict(data="points.npz", robust="nets.py:linear", inputs=6, samples=300, certificates=["exact"])
     certmix.certify(sigma=0.25, alpha=0.76, standard="file_g.py:make", output=folder / "cache" / "a", **named)
     found = verified(folder)
     assert (found.outcome, found.run.name) == (Outcome.HOLDS, "b")
@@ -552,7 +552,7 @@ def test_the_run_of_the_same_standard_model_is_taken_and_none_is_written_to(fold
     before = contents(folder / "cache")
     found = verified(folder, resample=2)
     assert found.outcome is Outcome.HOLDS and found.run.name != "a"
-    assert (found.sampling.drawn_samples, found.sampling.reused_images) == (0, 6)
+    assert (found.sampling.drawn_samples, found.sampling.reused_inputs) == (0, 6)
     assert before.items() <= contents(folder / "cache").items()
     own = contents(found.run)
     assert (verified(folder).run, contents(found.run)) == (found.run, own)
@@ -618,7 +618,7 @@ def test_a_module_handed_over_is_compared_and_not_vouched_for(folder):
         robust=Plane(),
         standard=None,
         data="points.npz",
-        images=4,
+        inputs=4,
         samples=200,
         output="run",
     )

@@ -74,14 +74,14 @@ def hopeless(margin: float, square: float, drawn: int, samples: int, mu: float) 
     return lowest > mu - _NEEDED * deviation / math.sqrt(samples)
 
 
-def chance_of(findings: int, images: int, rate: float) -> float:
-    """Return the probability of so many findings or more among honest certificates of images looked at."""
-    return 1.0 if findings < 1 else float(bdtrc(findings - 1, images, min(rate, 1.0)))
+def chance_of(findings: int, inputs: int, rate: float) -> float:
+    """Return the probability of so many findings or more among honest certificates of inputs looked at."""
+    return 1.0 if findings < 1 else float(bdtrc(findings - 1, inputs, min(rate, 1.0)))
 
 
-def findings_needed(images: int, rate: float, error_rate: float) -> int:
+def findings_needed(inputs: int, rate: float, error_rate: float) -> int:
     """Return the least number of findings that honest certificates have with at most `error_rate`."""
-    chances: FloatArray = bdtrc(np.arange(images + 1), images, min(rate, 1.0))
+    chances: FloatArray = bdtrc(np.arange(inputs + 1), inputs, min(rate, 1.0))
     return 1 + int(np.argmax(chances <= error_rate))
 
 
@@ -90,7 +90,7 @@ def findings_needed(images: int, rate: float, error_rate: float) -> int:
 
 @dataclass(frozen=True)
 class Claim:
-    """One image's certificate; the checksum is of its float32 bytes, empty where the run keeps none."""
+    """One input's certificate; the checksum is of its float32 bytes, empty where the run keeps none."""
 
     index: int
     predicted: int
@@ -99,7 +99,7 @@ class Claim:
 
 
 class Claims(NamedTuple):
-    """The certificates with a radius > 0 of `looked_at` images, and what they are about.
+    """The certificates with a radius > 0 of `looked_at` inputs, and what they are about.
 
     Without noise `smoothing` is None and `failure_probability`, that of one certificate, 0.  `clipped` balls
     are cut to the input range.  `run` is ``run.json``, None for claims that no run made.  Votes are counted
@@ -147,7 +147,7 @@ class Trial(NamedTuple):
 
 
 class Attacked(NamedTuple):
-    """What an attack on a certificate came to at the worst `point` found, `distance` from the image.
+    """What an attack on a certificate came to at the worst `point` found, `distance` from the input.
 
     `margin`, of h_y - h_rival, is an estimate from `samples` fresh samples, or exact where these are 0;
     `upper` its upper confidence bound, None where the point was given up early: below `threshold`, mu, some g
@@ -167,18 +167,18 @@ class Attacked(NamedTuple):
 
 
 def attack_claim(
-    target: Target, claims: Claims, claim: Claim, image: Tensor, request: FalsifyRequest
+    target: Target, claims: Claims, claim: Claim, input: Tensor, request: FalsifyRequest
 ) -> Attacked:
     """Search the ball of one certificate, and judge the worst point found."""
-    image = image.to(target.device, torch.float32)
+    input = input.to(target.device, torch.float32)
     if claims.views is not None:
         return judge_cases(
-            target, claims, claim, image, cases_candidate(target, claims, claim, image, request)
+            target, claims, claim, input, cases_candidate(target, claims, claim, input, request)
         )
     if claims.smoothing is None:
-        points = plain_candidates(target, claims, claim, image, request)
-        return judge_plain(target, claims, claim, image, points)
-    points = smoothed_candidates(target, claims, claim, image, request)
+        points = plain_candidates(target, claims, claim, input, request)
+        return judge_plain(target, claims, claim, input, points)
+    points = smoothed_candidates(target, claims, claim, input, request)
     trial = trial_of(claims, request)
     # The candidate of lowest margin on common noise is judged, against its rival there.
     sampler = sampler_of(target, claims, trial.seed)
@@ -193,11 +193,11 @@ def attack_claim(
     own = means[:, claim.predicted].copy()
     means[:, claim.predicted] = -1.0
     at = int((own - means.max(1)).argmin())
-    return judge_smoothed(target, claims, claim, image, points[at], int(means[at].argmax()), trial)
+    return judge_smoothed(target, claims, claim, input, points[at], int(means[at].argmax()), trial)
 
 
 def trial_of(claims: Claims, request: FalsifyRequest) -> Trial:
-    """Return how points are judged: the error rate is divided over all images that are looked at."""
+    """Return how points are judged: the error rate is divided over all inputs that are looked at."""
     seed = noise_seed(request.seed, claims.seed, "judgement")
     return Trial(request.samples, request.error_rate / claims.looked_at, seed)
 
@@ -219,7 +219,7 @@ def sampler_of(target: Target, claims: Claims, seed: int) -> Sampler:
 
 @full_float32()
 def smoothed_candidates(
-    target: Target, claims: Claims, claim: Claim, image: Tensor, request: FalsifyRequest
+    target: Target, claims: Claims, claim: Claim, input: Tensor, request: FalsifyRequest
 ) -> Tensor:
     """Return points strictly within the radius where h_y - max_i h_i seems smallest, y certified.
 
@@ -236,15 +236,15 @@ def smoothed_candidates(
     temperature = claims.temperature if claims.scores == "soft" else None
     seed = noise_seed(request.seed, claims.seed, f"search {claim.index}")
     generator = torch.Generator(target.device).manual_seed(seed)
-    unit = target.unit(image)
-    image = (image / unit).float()
+    unit = target.unit(input)
+    input = (input / unit).float()
     if claims.norm == "l0":
-        return _hidden_candidates(target, claims, claim, image, request, generator)
-    ball = make_ball(image[None], claims.norm, math.nextafter(radius, 0.0), (-math.inf, math.inf))
-    point, velocity = ball.centre, torch.zeros_like(image[None], dtype=torch.float64)
+        return _hidden_candidates(target, claims, claim, input, request, generator)
+    ball = make_ball(input[None], claims.norm, math.nextafter(radius, 0.0), (-math.inf, math.inf))
+    point, velocity = ball.centre, torch.zeros_like(input[None], dtype=torch.float64)
     visited: list[tuple[float, Tensor]] = []
     for step in range(steps + 1):
-        noise = _unit_noise(claims.smoothing, (request.copies, *image.shape), generator, image.device, step)
+        noise = _unit_noise(claims.smoothing, (request.copies, *input.shape), generator, input.device, step)
         copies = point + claims.smoothing.scale * noise
         margin, slope = _margin_and_slope(
             target.module, copies, noise, claim.predicted, temperature, claims.gate, unit.float()
@@ -253,7 +253,7 @@ def smoothed_candidates(
         velocity = 0.7 * velocity - slope / slope.norm().clamp_min(torch.finfo(torch.float64).tiny)
         if step < steps:
             length = radius * max(0.1, 1.0 - step / steps)
-            point = ball.ascend(point, velocity, torch.tensor([length], dtype=torch.float64).to(image.device))
+            point = ball.ascend(point, velocity, torch.tensor([length], dtype=torch.float64).to(input.device))
     best = sorted(visited[:-1], key=lambda pair: pair[0])[:KEPT]
     return (torch.cat([visited[-1][1], *(candidate for _, candidate in best)]) * unit).float()
 
@@ -274,7 +274,7 @@ def _unit_noise(
 
 
 def _hidden_candidates(
-    target: Target, claims: Claims, claim: Claim, image: Tensor, request: FalsifyRequest, generator: Any
+    target: Target, claims: Claims, claim: Claim, input: Tensor, request: FalsifyRequest, generator: Any
 ) -> Tensor:
     """Return points that differ in as many pixels as the radius, where h_y - max_i h_i seems smallest.
 
@@ -282,27 +282,27 @@ def _hidden_candidates(
     the ends of the inputs' range: the projection of a long step on the ball.
     """
     assert claims.smoothing is not None
-    made, images = noise_of(claims.smoothing, image.device), image.ndim == 3
-    low, high = target.box or tuple(float(end) for end in image.aminmax())
-    pixels, point, found = int(claim.radius), image[None].clone(), [image[None]]
-    seen = made.seen(image.shape)
+    made, inputs = noise_of(claims.smoothing, input.device), input.ndim == 3
+    low, high = target.box or tuple(float(end) for end in input.aminmax())
+    pixels, point, found = int(claim.radius), input[None].clone(), [input[None]]
+    seen = made.seen(input.shape)
     for step in range(request.steps):
-        out = torch.empty((request.copies, seen.numel()), device=image.device)
+        out = torch.empty((request.copies, seen.numel()), device=input.device)
         made.fill(out, made.steps(point[0]), NoiseKey(int(generator.initial_seed()) & (2**63 - 1), step), 0)
-        copies = out.view(-1, *seen[1:], seen[0]).movedim(-1, 1) if images else out
-        mask = copies[:, -1:] if images else copies[:, image.numel() :].view(-1, *image.shape)
+        copies = out.view(-1, *seen[1:], seen[0]).movedim(-1, 1) if inputs else out
+        mask = copies[:, -1:] if inputs else copies[:, input.numel() :].view(-1, *input.shape)
         temperature = claims.temperature if claims.scores == "soft" else None
         _, slope = _margin_and_slope(
             target.module, copies, copies, claim.predicted, temperature, claims.gate, torch.ones(())
         )
-        slope = slope[:, : image.shape[0]] * (mask.amax(0) > 0)
+        slope = slope[:, : input.shape[0]] * (mask.amax(0) > 0)
         gain = torch.maximum(slope * (point - low), slope * (point - high))  # how much the margin falls
-        each = gain.sum(1).flatten() if images else gain.flatten()
+        each = gain.sum(1).flatten() if inputs else gain.flatten()
         changed = torch.zeros_like(each, dtype=torch.bool)
         changed[each.topk(min(pixels, len(each))).indices] = True
-        changed = changed.view(1, 1, *image.shape[1:]) if images else changed.view(1, *image.shape)
+        changed = changed.view(1, 1, *input.shape[1:]) if inputs else changed.view(1, *input.shape)
         ends = torch.where(slope > 0, low, high).to(point.dtype)
-        point = torch.where(changed, ends, image[None])
+        point = torch.where(changed, ends, input[None])
         found.append(point)
     return torch.cat(found[-1 - KEPT :])
 
@@ -355,7 +355,7 @@ def _margin_and_slope(
 
 @full_float32()
 def plain_candidates(
-    target: Target, claims: Claims, claim: Claim, image: Tensor, request: FalsifyRequest
+    target: Target, claims: Claims, claim: Claim, input: Tensor, request: FalsifyRequest
 ) -> Tensor:
     """Return points (n, ...) strictly within the radius where h_y - max_i h_i of softmax(z) seems least.
 
@@ -363,28 +363,28 @@ def plain_candidates(
     """
     seed = noise_seed(request.seed, claims.seed, f"search {claim.index}")
     generator, radius = torch.Generator().manual_seed(seed), min(claim.radius, FURTHEST)
-    low, high = (float(end) for end in image.aminmax())
+    low, high = (float(end) for end in input.aminmax())
     reach = max(1.0, abs(low), abs(high)) + 2 * radius
     box = target.box if claims.clipped and target.box is not None else (-reach, reach)
-    found = [image[None]]
+    found = [input[None]]
     with torch.enable_grad():
-        sloped = call_model(target.module, image[None].clone().requires_grad_()).requires_grad
+        sloped = call_model(target.module, input[None].clone().requires_grad_()).requires_grad
     if not sloped:
-        labels = torch.tensor([claim.predicted], device=image.device)
+        labels = torch.tensor([claim.predicted], device=input.device)
         points = square(
-            target.module, image[None].clone(), labels, claims.norm, math.nextafter(radius, 0.0),
+            target.module, input[None].clone(), labels, claims.norm, math.nextafter(radius, 0.0),
             queries=request.steps * QUERIES, restarts=request.restarts, box=box, early_stop=False,
             generator=generator,
         )  # fmt: skip
-        return torch.cat([image[None], points])
+        return torch.cat([input[None], points])
     for loss in LOSSES:
         for random_start, count in ((False, 1), (True, request.restarts - 1)):
             if count < 1:
                 continue
-            images = image[None].expand(count, *image.shape).clone()
-            labels = torch.full((count,), claim.predicted, device=image.device)
+            inputs = input[None].expand(count, *input.shape).clone()
+            labels = torch.full((count,), claim.predicted, device=input.device)
             points = pgd(
-                target.module, images, labels, claims.norm, math.nextafter(radius, 0.0), steps=request.steps,
+                target.module, inputs, labels, claims.norm, math.nextafter(radius, 0.0), steps=request.steps,
                 loss=loss, random_start=random_start, box=box, early_stop=False, generator=generator,
             )  # fmt: skip
             found.append(points)
@@ -392,28 +392,28 @@ def plain_candidates(
 
 
 def cases_candidate(
-    target: Target, claims: Claims, claim: Claim, image: Tensor, request: FalsifyRequest
+    target: Target, claims: Claims, claim: Claim, input: Tensor, request: FalsifyRequest
 ) -> Tensor:
     """Return a point within a certificate from votes on all cases where y leads least."""
     seed = noise_seed(request.seed, claims.seed, f"search {claim.index}")
     how = Search(
-        target.box or (float(image.min()), float(image.max())), request.steps, request.restarts,
+        target.box or (float(input.min()), float(input.max())), request.steps, request.restarts,
         torch.Generator().manual_seed(seed),
     )  # fmt: skip
     shown = target.module
     assert isinstance(shown, Shown)
-    return worst_point(shown, image, claim.predicted, claim.radius, target.classes, claims.gate, how)
+    return worst_point(shown, input, claim.predicted, claim.radius, target.classes, claims.gate, how)
 
 
 @full_float32()
-def judge_cases(target: Target, claims: Claims, claim: Claim, image: Tensor, point: Tensor) -> Attacked:
+def judge_cases(target: Target, claims: Claims, claim: Claim, input: Tensor, point: Tensor) -> Attacked:
     """Judge a point by all of its votes: nothing is left to chance or to rounding."""
     shown = target.module
     assert isinstance(shown, Shown)
     lead, rival, counts = lead_of(
         shown, point, target.classes, claims.gate, claim.predicted, target.batch_size
     )
-    away, votes = size_of(shown.views, point, image), int(counts.sum())
+    away, votes = size_of(shown.views, point, input), int(counts.sum())
     found = away <= claim.radius and flips(lead, votes, claims.alpha)
     kept, margin = counts if claims.gate else counts[: target.classes], lead / votes
     return Attacked(
@@ -422,9 +422,9 @@ def judge_cases(target: Target, claims: Claims, claim: Claim, image: Tensor, poi
 
 
 @full_float32()
-def judge_plain(target: Target, claims: Claims, claim: Claim, image: Tensor, points: Tensor) -> Attacked:
+def judge_plain(target: Target, claims: Claims, claim: Claim, input: Tensor, points: Tensor) -> Attacked:
     """Judge the worst of points (n, ...) within the ball; h = softmax(z) in float64 where the model can."""
-    mu, away = threshold(claims.alpha), distance(points, image[None].expand(points.shape), claims.norm)
+    mu, away = threshold(claims.alpha), distance(points, input[None].expand(points.shape), claims.norm)
     twin = float64_twin(target.module, points)
     with torch.inference_mode():
         logits = call_model(target.module, points) if twin is None else call_model(twin, points.double())
@@ -442,7 +442,7 @@ def judge_plain(target: Target, claims: Claims, claim: Claim, image: Tensor, poi
 
 
 def judge_smoothed(
-    target: Target, claims: Claims, claim: Claim, image: Tensor, point: Tensor, rival: int, trial: Trial
+    target: Target, claims: Claims, claim: Claim, input: Tensor, point: Tensor, rival: int, trial: Trial
 ) -> Attacked:
     """Judge one point against one rival, both chosen on other noise, by fresh samples.
 
@@ -450,7 +450,7 @@ def judge_smoothed(
     Giving up is always valid: a point that is given up is no finding.
     """
     mu = threshold(claims.alpha)
-    point, away = _on_grid(target, claims, claim, image, point)
+    point, away = _on_grid(target, claims, claim, input, point)
     sampler = sampler_of(target, claims, trial.seed)
     hard, own, upper = claims.scores == "hard", claim.predicted, None
     counts: IntArray = np.zeros(target.classes + (claims.gate > 0), np.int64)
@@ -479,19 +479,19 @@ def judge_smoothed(
 
 
 def _on_grid(
-    target: Target, claims: Claims, claim: Claim, image: Tensor, point: Tensor
+    target: Target, claims: Claims, claim: Claim, input: Tensor, point: Tensor
 ) -> tuple[Tensor, float]:
     """Return the grid point next to a point, pulled in until it lies in the ball, and its distance."""
     assert claims.smoothing is not None
     if claims.norm == "l0":
-        changed = (point != image).any(0) if image.ndim == 3 else point != image
+        changed = (point != input).any(0) if input.ndim == 3 else point != input
         return point, float(changed.sum())
     grid, away, there = Grid.of(claims.smoothing, target.scale), math.inf, point
-    centre = torch.from_numpy(grid.real(grid.nearest(image.cpu().numpy()).steps))
+    centre = torch.from_numpy(grid.real(grid.nearest(input.cpu().numpy()).steps))
     # A certificate is about the 8-bit image, or about the float one: the larger distance counts.
-    both = torch.stack([centre, image.cpu().double() / target.unit(centre)])
+    both = torch.stack([centre, input.cpu().double() / target.unit(centre)])
     for part in (1.0, 1 - 1e-6, 1 - 1e-5, 1 - 1e-4, 1 - 1e-3, 1 - 1e-2):
-        value = grid.value(grid.nearest(torch.lerp(image, point, part).cpu().numpy()).steps)
+        value = grid.value(grid.nearest(torch.lerp(input, point, part).cpu().numpy()).steps)
         seen = torch.from_numpy(grid.real(grid.nearest(value).steps))  # what large values round to
         away = float(distance(seen.expand(both.shape), both, claims.norm).max())
         there = torch.from_numpy(value).to(point)

@@ -38,15 +38,15 @@ class Search(NamedTuple):
     generator: torch.Generator
 
 
-def size_of(views: Views, point: Tensor, image: Tensor) -> float:
-    """Return how far a point lies from an image: the side of the square that holds all changes, or l1."""
-    changed = point != image
+def size_of(views: Views, point: Tensor, input: Tensor) -> float:
+    """Return how far a point lies from an input: the side of the square that holds all changes, or l1."""
+    changed = point != input
     if views.norm == PATCH:
         if not changed.any():
             return 0.0
         spans = [changed.flatten(0, -3).any(0).any(axis).nonzero() for axis in (0, 1)]
         return float(max(int(span.max() - span.min()) + 1 for span in spans))
-    both = levels_of(torch.stack([point, image]))
+    both = levels_of(torch.stack([point, input]))
     if both is None:
         return float("inf")
     return int((both[0] - both[1]).abs().sum()) / LEVELS
@@ -73,11 +73,11 @@ def flips(lead: int, votes: int, alpha: float) -> bool:
 
 @full_float32()
 def worst_point(
-    shown: Shown, image: Tensor, label: int, radius: float, classes: int, gate: float, how: Search
+    shown: Shown, input: Tensor, label: int, radius: float, classes: int, gate: float, how: Search
 ) -> Tensor:
     """Return the point of the ball, of those that are tried, where y leads least."""
     search = _patched if shown.views.norm == PATCH else _moved
-    found = [image, *(search(shown, image, label, radius, number, how) for number in range(how.restarts))]
+    found = [input, *(search(shown, input, label, radius, number, how) for number in range(how.restarts))]
     return min(found, key=lambda point: lead_of(shown, point, classes, gate, label)[0])
 
 
@@ -94,34 +94,34 @@ def _gap(model: Shown, seen: Tensor, label: int, loss: Loss | None) -> tuple[Ten
     return gap.detach(), slope.detach()
 
 
-def _patched(shown: Shown, image: Tensor, label: int, radius: float, number: int, how: Search) -> Tensor:
+def _patched(shown: Shown, input: Tensor, label: int, radius: float, number: int, how: Search) -> Tensor:
     """Search the content of one patch by signs of slopes: first that of the columns where y leads most.
 
     Where the model has no slope, contents drawn at random are kept if they win votes.
     """
-    height, columns = image.shape[-2:]
+    height, columns = input.shape[-2:]
     size, width = min(int(radius), columns), int(shown.views.scale)
     met, tall = bands_met(size, columns, width), min(size, height)
     (low, high), generator = how.box, how.generator
     votes = _gap(
-        shown, shown.views.of(image.expand(columns, *image.shape), torch.arange(columns)), label, None
+        shown, shown.views.of(input.expand(columns, *input.shape), torch.arange(columns)), label, None
     )
     lead = [int(votes[0].sign().roll(width - 1 - left)[:met].sum()) for left in range(columns - size + 1)]
     left = sorted(range(len(lead)), key=lambda place: -lead[place])[number % len(lead)]
     top = int(torch.randint(height - tall + 1, (1,), generator=generator))
     where = (..., slice(top, top + tall), slice(left, left + size))
-    cases = torch.arange(left - width + 1, left - width + 1 + met).to(image.device) % columns
+    cases = torch.arange(left - width + 1, left - width + 1 + met).to(input.device) % columns
 
     def kept(point: Tensor, loss: Loss | None) -> tuple[Tensor, Tensor | None]:
         return _gap(shown, shown.views.of(point.expand(met, *point.shape), cases), label, loss)
 
     def filled() -> Tensor:
-        made = image.clone()
-        content = torch.rand(image[where].shape, generator=generator).to(image)
+        made = input.clone()
+        content = torch.rand(input[where].shape, generator=generator).to(input)
         made[where] = low + (high - low) * content
         return made
 
-    best, fewest = image, math.inf
+    best, fewest = input, math.inf
     point = filled()
     for step in range(how.steps + 1):
         gap, slope = kept(point, F.softplus)
@@ -132,26 +132,26 @@ def _patched(shown: Shown, image: Tensor, label: int, radius: float, number: int
             continue
         length = (high - low) * STEP * (1 - step / (how.steps + 1))
         point = point.clone()
-        point[where] -= length * slope[:, : image.shape[0]].sum(0)[where].sign()
+        point[where] -= length * slope[:, : input.shape[0]].sum(0)[where].sign()
         point.clamp_(low, high)
     return best
 
 
-def _moved(shown: Shown, image: Tensor, label: int, radius: float, number: int, how: Search) -> Tensor:
+def _moved(shown: Shown, input: Tensor, label: int, radius: float, number: int, how: Search) -> Tensor:
     """Move coordinates by one level each, across the thresholds of the offsets whose votes flip soonest.
 
     Of each offset the coordinates that cross a threshold there, and at no other, are ordered by what the
     slope says they take from z_y - max z_i; offsets that need the fewest come first.  Later starts take more
     than the slope says is enough.
     """
-    count, budget = shown.views.count(tuple(image.shape)), round(radius * LEVELS)
-    levels = levels_of(image[None])
+    count, budget = shown.views.count(tuple(input.shape)), round(radius * LEVELS)
+    levels = levels_of(input[None])
     assert levels is not None
     flat = levels.flatten().long()
-    fixed = fixed_offsets(tuple(image.shape), count).flatten().to(image.device)
-    found = [_gap(shown, batch, label, torch.Tensor.double) for batch in shown.batches(image)]
+    fixed = fixed_offsets(tuple(input.shape), count).flatten().to(input.device)
+    found = [_gap(shown, batch, label, torch.Tensor.double) for batch in shown.batches(input)]
     gap = torch.cat([gap for gap, _ in found])[:count].double()
-    slope = torch.zeros(count, flat.numel(), device=image.device, dtype=torch.float64)
+    slope = torch.zeros(count, flat.numel(), device=input.device, dtype=torch.float64)
     if all(one is not None for _, one in found):
         slope = torch.cat([one.flatten(1) for _, one in found if one is not None])[:count].double()
     moves: list[list[tuple[float, int, int]]] = [[] for _ in range(count)]  # gain, coordinate and direction
@@ -176,4 +176,4 @@ def _moved(shown: Shown, image: Tensor, label: int, radius: float, number: int, 
         for place, direction in free[: budget - len(used)]:
             point[place] += direction
             used.add(place)
-    return (point.float() / LEVELS).view_as(image)
+    return (point.float() / LEVELS).view_as(input)

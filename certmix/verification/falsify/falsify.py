@@ -98,7 +98,7 @@ class Falsification(Result):
 
     @property
     def rate(self) -> float:
-        """Most findings an image on average, of honest certificates: issued and false, or judged in error."""
+        """Most findings an input on average, of honest certificates: issued and false, or judged in error."""
         if self.claims.smoothing is None or not self.claims.looked_at:
             return 0.0
         return self.claims.failure_probability + self.request.error_rate / self.claims.looked_at
@@ -144,7 +144,7 @@ class Falsification(Result):
         claims = self.claims
         attacks = [
             {
-                "image": one.claim.index, "predicted": one.claim.predicted,
+                "input": one.claim.index, "predicted": one.claim.predicted,
                 "radius": one.claim.radius if math.isfinite(one.claim.radius) else None,
                 "distance": one.distance, "rival": one.rival, "margin": one.margin,
                 "margin_upper": one.upper, "samples": one.samples, "found": one.found,
@@ -156,7 +156,7 @@ class Falsification(Result):
             "alpha": claims.alpha, "gate": claims.gate, "threshold": attack.threshold(claims.alpha),
             "norm": claims.norm,
             **noise_of(claims), "failure_probability": claims.failure_probability,
-            "request": self.request.as_dict(), "images": claims.looked_at, "certified": len(claims.claims),
+            "request": self.request.as_dict(), "inputs": claims.looked_at, "certified": len(claims.claims),
             "attacked": len(self.attacked), "complete": self.complete, "findings": len(self.findings),
             "findings_needed": self.needed, "chance_if_honest": self.chance, "falsified": self.falsified,
             "check": self.check.as_dict(), "attacks": attacks, "files": list(self.files),
@@ -175,7 +175,7 @@ def falsify(
 ) -> Falsification:
     """Attack a run's certificates inside their balls.
 
-    For each certified image a point x' strictly within the radius is searched where the margin of h is below
+    For each certified input a point x' strictly within the radius is searched where the margin of h is below
     mu = (1 - alpha) / alpha: there some g flips the mix (Lemma 3.2 is tight).  A smoothed h is judged there
     on fresh noise, by a confidence bound.  That nothing is found proves nothing.
 
@@ -221,7 +221,7 @@ def attack_claims(
 
 
 def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
-    """Return the certificates that a run's stored numbers give, of images chosen by index alone."""
+    """Return the certificates that a run's stored numbers give, of inputs chosen by index alone."""
     folder = Path(folder)
     if folder.is_file():
         told = "name the folder of a run of certmix certify, whose model is attacked"
@@ -242,7 +242,7 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
         every = request.gate not in (None, own.gate)
         gate = own.gate if request.gate is None else request.gate
         own = own.replace(certificates=(certificate,), gate=gate, tuned="none")
-        records = records.take(spread(len(records), request.images)) if records else records
+        records = records.take(spread(len(records), request.inputs)) if records else records
         claims: tuple[Claim, ...] = ()
         if records:
             seen = bound_records(records, own, every_look=every)
@@ -265,11 +265,11 @@ def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
         there = " and ".join(f"{a:g}" for a in sorted(set(own.weights())))
         remedy = f"use one of them, or repeat certmix certify with --alpha {alpha:g}"
         raise ParameterError(f"alpha = {alpha:g}: {folder} holds radii at {there}: {remedy}")
-    stored = run.proved_images
+    stored = run.proved_inputs
     if own.certificate == "margin":
         stored = set(run.cells.get(ROBUST, {})) & set(run.cells.get(margin_cell(alpha), {}))
     indices = np.array(sorted(stored), np.int64)
-    chosen = indices[spread(len(indices), request.images)] if len(indices) else indices
+    chosen = indices[spread(len(indices), request.inputs)] if len(indices) else indices
     claims = ()
     if len(chosen):
         with closing(opened(folder, run.classes)) as store:
@@ -343,7 +343,7 @@ class Said(Struct, frozen=True, kw_only=True):
     """What any finding says, for a replay to go by."""
 
     run: str
-    image: _Whole
+    input: _Whole
     predicted: _Whole
     certificate: str
     alpha: Annotated[float, Meta(ge=0.5, le=1)]
@@ -369,14 +369,14 @@ class Sampled(Said, frozen=True, kw_only=True):
 def write_finding(
     folder: Path, run: Path, one: Attacked, claims: Claims, request: FalsifyRequest, target: Target
 ) -> Path:
-    """Write ``finding-IMAGE-...json`` and the ``.npz`` beside it; return the path of the first."""
+    """Write ``finding-INPUT-...json`` and the ``.npz`` beside it; return the path of the first."""
     claim, identity = one.claim, (claims.run or {}).get("identity", {})
     place = os.path.relpath(Path(run).resolve(), folder.resolve())
     counted = claims.smoothing is not None or claims.views is not None
     said: dict[str, Any] = {
         "format_version": VERSION, "certmix": version("certmix"), "run": place,
         "data_checksum": identity.get("data_checksum"), "robust_checksum": identity.get("robust_checksum"),
-        "image": claim.index, "predicted": claim.predicted, "certificate": claims.certificate,
+        "input": claim.index, "predicted": claim.predicted, "certificate": claims.certificate,
         "alpha": claims.alpha, "gate": claims.gate if counted else None, "norm": claims.norm,
         **noise_of(claims),
         "certificate_failure_probability": claims.failure_probability,
@@ -450,7 +450,7 @@ class Replay:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
-            "schema_version": 1, "finding": str(self.finding), "image": self.attacked.claim.index,
+            "schema_version": 1, "finding": str(self.finding), "input": self.attacked.claim.index,
             "seed": self.seed, "failure_probability": None if self.seed is None else FAILURE_PROBABILITY,
             "stands": self.stands, "checks": [check.as_dict() for check in self.checks],
         }  # fmt: skip
@@ -478,20 +478,20 @@ def replay(
     claims = read_claims(folder, FalsifyRequest("all", said.alpha, said.certificate, gate=said.gate))
     if said.robust_checksum != (claims.run or {}).get("identity", {}).get("robust_checksum"):
         raise RunError(f"{folder} is not the run that {file.name} is about: name that run")
-    claim = next((one for one in claims.claims if one.index == said.image), None)
+    claim = next((one for one in claims.claims if one.index == said.input), None)
     if claim is None:
-        told = f"{folder} does not certify input {said.image} at alpha {said.alpha:g}: "
+        told = f"{folder} does not certify input {said.input} at alpha {said.alpha:g}: "
         raise RunError(f"{told}name the run that the finding is about")
     target, dataset = _load_target(folder, claims, sources, run_code, device, say)
-    image, point = _input_of(dataset, claim), torch.from_numpy(where)
-    if image.shape != point.shape:
+    input, point = _input_of(dataset, claim), torch.from_numpy(where)
+    if input.shape != point.shape:
         raise RunError(f"{file} holds a point of another shape than input {claim.index}: restore it")
-    image, point = image.to(target.device), point.to(target.device)
+    input, point = input.to(target.device), point.to(target.device)
     if claims.views is not None:
-        attacked = attack.judge_cases(target, claims, claim, image, point)
+        attacked = attack.judge_cases(target, claims, claim, input, point)
         return Replay(file, attacked, None, tuple(_checks(attacked, said, None)))
     if claims.smoothing is None:
-        attacked = attack.judge_plain(target, claims, claim, image, point[None])
+        attacked = attack.judge_plain(target, claims, claim, input, point[None])
         return Replay(file, attacked, None, tuple(_checks(attacked, said, None)))
     rival = said.worst_standard_classifier.get("one_hot", -1)
     if not isinstance(said, Sampled) or rival == claim.predicted or not 0 <= rival < target.classes:
@@ -499,7 +499,7 @@ def replay(
     seed = secrets.randbits(48) if seed is None else seed
     samples = min(max(said.samples, LEAST_SAMPLES), MOST_SAMPLES)
     trial = Trial(samples, FAILURE_PROBABILITY, attack.noise_seed(seed, claims.seed, "replay"))
-    attacked = attack.judge_smoothed(target, claims, claim, image, point, rival, trial)
+    attacked = attack.judge_smoothed(target, claims, claim, input, point, rival, trial)
     checks = _checks(attacked, said, seed)
     if said.votes is not None and claims.scores == "hard" and target.device.type == said.device:
         outcome = Outcome.UNCHECKED
@@ -507,12 +507,12 @@ def replay(
             text = f"not compared: {said.samples:,} samples, where 1 to {MOST_SAMPLES:,} are drawn again"
         else:
             sampler = attack.sampler_of(target, claims, said.noise_seed)
-            counts = sampler.votes(point, said.image, [said.samples], gate=claims.gate)[0]
+            counts = sampler.votes(point, said.input, [said.samples], gate=claims.gate)[0]
             text = "not the finding's votes: other versions or hardware may round otherwise"
             if tuple(counts.tolist()) == said.votes:
                 outcome, text = Outcome.HOLDS, "the same votes"
             text += ", with its own seed and samples"
-        checks.append(CheckResult.about("votes", outcome, text, [said.image]))
+        checks.append(CheckResult.about("votes", outcome, text, [said.input]))
     return Replay(file, attacked, seed, tuple(checks))
 
 
