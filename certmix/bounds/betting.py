@@ -23,13 +23,13 @@ import math
 from functools import partial
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
 from certmix.bounds.bound import check_failure_probability
 from certmix.bounds.means import OUTWARDS, Values, mean_bound
 from certmix.bounds.statistics import SCALE
 from certmix.errors import ParameterError
+from certmix.kernels import kernel
 from certmix.types import FloatArray
 
 __all__ = ["BOUND", "FIXED", "lower_bound", "upper_bound"]
@@ -46,29 +46,45 @@ _TUNED_FOR = math.log(1000)
 
 _HALVINGS = 42  # to 2e-13
 _BIG = 2.0**1000  # above every `wanted`
+_TOGETHER = 4096  # factors that are multiplied at a time, at most
 
 
-@njit(cache=True, nogil=True)
-def _planned_bets(values: FloatArray, log_odds: float, planned: int) -> FloatArray:
-    """Return the plug-in bets of `lower_bound` before truncation; 0 `planned` stands for t log(t + 1)."""
-    bets = np.empty(values.size)
-    total, spread = 0.5, 0.25
-    for t in range(1, values.size + 1):
-        horizon = float(planned) if planned > 0 else t * math.log(t + 1.0)
-        bets[t - 1] = math.sqrt(2.0 * log_odds * t / (spread * horizon))
-        total += values[t - 1]
-        deviation = values[t - 1] - total / (t + 1)
-        spread += deviation * deviation
+def _planned_bets(values: FloatArray, log_odds: float, planned: int | None) -> FloatArray:
+    """Return the plug-in bets of `lower_bound` before truncation; None `planned` stands for t log(t + 1)."""
+    t = np.arange(1.0, len(values) + 1)
+    means = (0.5 + values.cumsum()) / (t + 1)
+    spread = 0.25 + np.concatenate([[0.0], ((values - means) ** 2).cumsum()[:-1]])
+    bets: FloatArray = np.sqrt(2.0 * log_odds * t / (spread * (planned or t * np.log(t + 1.0))))
     return bets
 
 
-@njit(cache=True, nogil=True)
-def _sequence_refutes(values: FloatArray, bets: FloatArray, m: float, share: float, wanted: float) -> bool:
-    """Whether prod_t (1 + min(bet_t, share / m) (x_t - m)) reaches `wanted` at some time.
+def _refutes_in_parts(values: FloatArray, bets: FloatArray, m: float, most: float, wanted: float) -> bool:
+    """Return what `_sequence_refutes` does: so many factors are multiplied at a time that none overflows."""
+    capital, scale, largest = 1.0, 0, SHARE / m
+    whole, most = most <= largest, min(most, largest)
+    step = int(500 / max(-math.log2(1.0 - most * m), math.log2(1.0 + most * (1.0 - m)), 500 / _TOGETHER))
+    for begin in range(0, len(values), step):
+        part = slice(begin, begin + step)
+        product = values[part] - m
+        product *= bets[part] if whole else np.minimum(bets[part], largest)
+        product += 1.0
+        product[0] *= capital
+        np.cumprod(product, out=product)
+        top, power = math.frexp(product.max())
+        if power + scale > 1000 or math.ldexp(top, power + scale) >= wanted:
+            return True
+        capital, power = math.frexp(product[-1])
+        scale += power
+    return False
+
+
+@kernel(few=20_000, plain=_refutes_in_parts)
+def _sequence_refutes(values: FloatArray, bets: FloatArray, m: float, most: float, wanted: float) -> bool:
+    """Whether prod_t (1 + min(bet_t, SHARE / m) (x_t - m)) reaches `wanted`; `most` is the largest bet.
 
     The product is kept within [1 / BIG, BIG]; `scale` counts the powers of BIG taken out.
     """
-    capital, scale, largest = 1.0, 0, share / m
+    capital, scale, largest = 1.0, 0, SHARE / m
     for t in range(values.size):
         capital *= 1.0 + min(bets[t], largest) * (values[t] - m)
         if capital >= _BIG:
@@ -105,14 +121,15 @@ def lower_bound(values: ArrayLike, failure_probability: float, planned: int | No
         raise ParameterError(f"{found}: give at least one score in [0, 1], as (samples,)")
     if planned is not None and planned < 1:
         raise ParameterError(f"planned = {planned}: give the number of samples, or None")
-    bets = _planned_bets(kept, -math.log(delta), planned or 0)
+    bets = _planned_bets(kept, -math.log(delta), planned)
+    most = float(bets.max())
     wanted = (1 / delta) * (1 + max(1e-9, 1e-15 * kept.size))
     if wanted > 1e300:
         return 0.0
     low, high = 0.0, 1.0  # the largest m found refuted, by halving
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
-        refuted = _sequence_refutes(kept, bets, middle, SHARE, wanted)
+        refuted = _sequence_refutes(kept, bets, middle, most, wanted)
         low, high = (middle, high) if refuted else (low, middle)
     return max(0.0, low - OUTWARDS)
 
@@ -122,7 +139,7 @@ def upper_bound(values: ArrayLike, failure_probability: float, planned: int | No
     return 1.0 - lower_bound(1.0 - np.asarray(values, np.float64), failure_probability, planned)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _moment_log(share: float, m: float, n: float, total: float, square: float) -> float:
     """A lower bound of sum log(1 + share (x - m) / m) from sum x and sum x^2.
 
@@ -134,7 +151,7 @@ def _moment_log(share: float, m: float, n: float, total: float, square: float) -
     return share / m * first - curvature * max(second, 0.0) - rounding
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _chord_log(share: float, m: float, counts: FloatArray, places: FloatArray) -> float:
     """A lower bound of the same sum from bins: the logarithm lies above its chord in each.
 
@@ -157,7 +174,7 @@ Kept = tuple[float, float, float, FloatArray, FloatArray]
 """n, sum x, sum x^2, and of each bin its count and mean place; without bins both are empty."""
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _mixture_log(m: float, kept: Kept, weights: FloatArray) -> float:
     """Logarithm of the mixture's capital against m, rounded down: a weighted mean over constant bets."""
     n, total, square, counts, places = kept
@@ -171,7 +188,7 @@ def _mixture_log(m: float, kept: Kept, weights: FloatArray) -> float:
     return top + math.log((weights * np.exp(logs - top)).sum()) - 1e-13
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _mixture_lower(kept: Kept, weights: FloatArray, wanted: float, useful: float) -> float:
     """The largest m found refuted by halving [0, mean]; `useful` is tried first, and more stays unsaid."""
     if 0.0 < useful < 1.0 and _mixture_log(useful, kept, weights) >= wanted:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError
@@ -146,16 +145,5 @@ def check_counts(counts: IntArray, selected: IntArray) -> tuple[IntArray, IntArr
 
 def selected_and_runner_up(counts: IntArray, selected: IntArray) -> tuple[IntArray, IntArray]:
     """Return the votes of the selected class and the most votes of any other, (m,) each."""
-    return _first_two(np.ascontiguousarray(counts, np.int64), np.ascontiguousarray(selected, np.int64))
-
-
-@njit(cache=True, nogil=True)
-def _first_two(counts: IntArray, selected: IntArray) -> tuple[IntArray, IntArray]:
-    votes, rivals = np.zeros(len(counts), np.int64), np.full(len(counts), -1)
-    for i in range(len(counts)):
-        for k in range(counts.shape[1]):
-            if k == selected[i]:
-                votes[i] = counts[i, k]
-            elif counts[i, k] > rivals[i]:
-                rivals[i] = counts[i, k]
-    return votes, rivals
+    own = np.arange(counts.shape[1]) == selected[:, None]
+    return counts[np.arange(len(counts)), selected], counts.max(1, where=~own, initial=-1)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 from scipy.special import betaincinv, expit, gammaln
 
 from certmix.bounds.bound import Bound, Pair, check_failure_probability, selected_and_runner_up
 from certmix.errors import ParameterError
+from certmix.kernels import kernel
 from certmix.types import FloatArray, IntArray
 
 __all__ = ["ONE_SIDED", "TWO_SIDED", "interval", "is_established", "lower_bound", "upper_bound"]
@@ -91,7 +91,7 @@ def _stirling(m: FloatArray) -> FloatArray:
     return np.where(m < 20, gammaln(m + 1) - (m + 0.5) * np.log(m) + m - 0.5 * math.log(2 * math.pi), series)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(few=300, error_model="numpy")
 def _fraction(a: FloatArray, b: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
     """Return I_x(a, b) a B(a, b) / (x^a y^b), y = 1 - x, for x (m,) below (a + 1) / (a + b).
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
 from certmix.bounds.bound import check_failure_probability
 from certmix.bounds.means import OUTWARDS, check_mean, mean_bound
+from certmix.kernels import kernel
 from certmix.types import FloatArray
 
 __all__ = ["BOUND", "ENTROPY", "entropy_lower_bound", "entropy_upper_bound", "lower_bound"]
@@ -39,7 +39,7 @@ def lower_bound(mean: ArrayLike, samples: int, failure_probability: float) -> Fl
     return np.maximum(0.0, values - math.sqrt(-math.log(delta) / (2 * samples)) - OUTWARDS)[()]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _refuted(p: float, m: float, samples: float, wanted: float) -> bool:
     """Whether n kl(p, m) >= wanted for Bernoulli laws with 0 < m <= p, rounded to no."""
     first = -p * math.log1p((m - p) / p) if p > 0.0 else 0.0
@@ -47,7 +47,7 @@ def _refuted(p: float, m: float, samples: float, wanted: float) -> bool:
     return samples * (first + second - 8.0 * _EPS * (abs(first) + abs(second))) >= wanted
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _entropy_loop(means: FloatArray, samples: float, wanted: float) -> FloatArray:
     """For each mean the largest refuted m found by halving [0, mean]."""
     found = np.zeros(means.size)

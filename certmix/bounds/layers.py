@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from scipy.special import ndtri
 
 from certmix.bounds.bound import Bound, LayerBounds, check_failure_probability
 from certmix.bounds.hoeffding import entropy_lower_bound, entropy_upper_bound
 from certmix.bounds.statistics import BIN_STEPS, BINS, ROW_SLACK, ScoreStatistics
 from certmix.errors import ParameterError
+from certmix.kernels import kernel
 from certmix.radii._checks import check_alpha, check_sigma, less_lost, probability_pairs, statuses
 from certmix.radii._normal import EPS, ndtr
 from certmix.types import CertifiedRadii, FloatArray
@@ -73,7 +73,7 @@ def bound_layers(statistics: Sequence[ScoreStatistics], failure_probability: flo
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _shifted(quantiles: FloatArray, shift: float) -> float:
     """Mean over the layers of Phi(quantile + shift)."""
     total = 0.0
@@ -82,7 +82,7 @@ def _shifted(quantiles: FloatArray, shift: float) -> float:
     return total / quantiles.size
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _margin(t: float, own: FloatArray, rivals: FloatArray, rest: float, slack: float) -> float:
     """Lower bound of h_y - max_i h_i at distance sigma t, given quantiles; decreasing in t."""
     selected = _shifted(own, -t)
@@ -92,7 +92,7 @@ def _margin(t: float, own: FloatArray, rivals: FloatArray, rest: float, slack: f
     return selected - min(largest, 1.0 - selected + slack)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _distances(
     own: FloatArray, rivals: FloatArray, rest: FloatArray, slack: float, threshold: float
 ) -> FloatArray:

@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.special import bdtrik, ndtr, pdtr
 
@@ -17,6 +16,7 @@ from certmix.bounds import BOUNDS, bound_counts, bound_scores
 from certmix.bounds.bound import selected_and_runner_up
 from certmix.bounds.statistics import SCALE, ScoreStatistics
 from certmix.certification.request import CertifyRequest
+from certmix.kernels import kernel
 from certmix.radii import Smoothing, margin_slack_of
 from certmix.sampling.schedule import looks, share
 from certmix.types import CertifiedRadii, ConfidenceBounds, FloatArray, IntArray
@@ -154,7 +154,7 @@ class Part:
         ]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _worth_it(
     radii: FloatArray, wanted: FloatArray, attainable: BoolArray, levels: FloatArray, border: FloatArray,
     mean: FloatArray, spread: FloatArray, root: float,
@@ -410,7 +410,7 @@ def _last_bounds(
     return p, 1.0 - p
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _short_of(radius: FloatArray, ahead: FloatArray, columns: FloatArray, nodes: FloatArray) -> FloatArray:
     """Return z (k, m): an input that lacks a column reaches it with probability Phi(z); -inf if it has it.
 
