@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -13,7 +14,7 @@ from certmix.types import FloatArray
 EPS = 2.0**-52
 DEGREE = 7
 
-ndtr = Linked("ndtr", "__pyx_fuse_1ndtr")  # of a real number, not of a complex one
+ndtr: Any = Linked("ndtr", "__pyx_fuse_1ndtr")  # of a real number, not of a complex one
 
 
 def quantile(x: FloatArray | float, complement: FloatArray | float) -> FloatArray:
