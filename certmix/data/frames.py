@@ -64,7 +64,10 @@ def optional(module: str, why: str, extra: str) -> Any:
 
 
 def from_frame(frame: Any, request: Request, where: str) -> Dataset:
-    """Return the data set of a data frame: one column is the label, the others are features, in order."""
+    """Return the data set of a data frame: one column is the label, those of numbers are features, in order.
+
+    A column of texts, none of them a number, is no feature: it can name the groups of a guarantee.
+    """
     columns = [str(name) for name in frame.columns]
     if not len(frame) or len(columns) < 2:
         raise DataError(f"{where} is {len(frame)} rows of {len(columns)} columns: give features and a label")
@@ -92,16 +95,20 @@ def from_frame(frame: Any, request: Request, where: str) -> Dataset:
     if empty := [name for name in columns if frame[name].isna().any()]:
         row = int(np.argmax(frame[empty[0]].isna().to_numpy()))
         raise DataError(f"{where}: row {row + 1} has no {empty[0]}: fill it in, or leave such rows out")
-    if texts := [name for name in features if frame[name].dtype.kind not in "fiub"]:
-        raise DataError(
-            f"{where}: column {texts[0]!r} holds other things than numbers: encode it, or leave it out"
-            + (f" (if it is the label, --label-column {texts[0]})" if request.label_column is None else "")
-        )
+    texts = [name for name in features if frame[name].dtype.kind not in "fiub"]
+    features = [name for name in features if name not in texts]
+    for name in texts:
+        if not features or not all(isinstance(one, str) and not _is_number(one) for one in frame[name]):
+            raise DataError(
+                f"{where}: column {name!r} holds other things than numbers: encode it, or leave it out"
+                + (f" (if it is the label, --label-column {name})" if request.label_column is None else "")
+            )
+    told = f"no features, being texts: {', '.join(texts)}; they can name groups of a guarantee"
     kinds = {frame[name].dtype.kind for name in features}
     inputs = frame[features].to_numpy(np.int64 if kinds <= {"i", "u", "b"} else np.float64)
     return from_arrays(
         request, inputs, frame[label].to_numpy(), where, features=features,
-        settings={"source": "table", "label_column": label},
+        settings={"source": "table", "label_column": label} | ({"texts": told} if texts else {}),
     )  # fmt: skip
 
 

@@ -341,7 +341,7 @@ def _no_label_zero(dataset: Dataset) -> bool:
 
 
 def _tell(dataset: Dataset, say: Callable[[str], None]) -> None:
-    for key in ("clipped", "labels"):
+    for key in ("clipped", "labels", "texts"):
         if key in dataset.settings:
             say(f"{dataset.name}: {dataset.settings[key]}")
 

@@ -133,7 +133,8 @@ WRONG = {
     "no IDX": (lambda f: (f / "t10k-images-idx3-ubyte").write_bytes(b"PNG....."), "does not begin as an IDX file"),
     "unnamed": (lambda f: pd.DataFrame(INPUTS, columns=list("abcd")).assign(label=0).to_csv(f / "t.csv"), "index=False"),
     "no header": (lambda f: pd.DataFrame(INPUTS).to_csv(f / "t.csv", index=False, header=False), "the first row holds numbers"),
-    "texts": (lambda f: pd.DataFrame({"a": ["x", "y"], "label": [0, 1]}).to_csv(f / "t.csv", index=False), "'a' holds other things than numbers"),
+    "texts alone": (lambda f: pd.DataFrame({"a": ["x", "y"], "label": [0, 1]}).to_csv(f / "t.csv", index=False), "'a' holds other things than numbers"),
+    "texts among numbers": (lambda f: pd.DataFrame({"a": [1, 2], "b": ["x", "2"], "label": [0, 1]}).to_csv(f / "t.csv", index=False), "'b' holds other things than numbers"),
     "missing": (lambda f: pd.DataFrame({"a": [1, None], "label": [0, 1]}).to_csv(f / "t.csv", index=False), "row 2 has no a"),
     "no label": (lambda f: pd.DataFrame({"a": [1], "b": [1]}).to_csv(f / "t.csv", index=False), "name the label's with --label-column"),
 }  # fmt: skip

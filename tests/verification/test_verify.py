@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from forged import copied, edit_json, edit_record, records, sources, sql
@@ -433,6 +434,27 @@ def test_classes_and_slices_have_requirements_of_their_own(folder, monkeypatch):
     unseen = told["robust.clean_accuracy of where w1 >= 0.9 on value"]
     assert unseen.outcome is Outcome.UNCHECKED and "take more" in unseen.message and found.exit_code == 2
     assert (found.claim.bounds, found.claim.missed, set(found.lines)) == (2, 0.025, set(told))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_texts_in_the_datas_own_table_name_groups(command, folder, form):
+    points, places = np.load("points.npz"), ["hall", "yard", "yard"] * 4
+    labels = [str(points["class_names"][k]) for k in points["labels"]]
+    table = pd.DataFrame(points["inputs"], columns=["x", "y"]).assign(where=places, label=labels)
+    table.to_csv("t.csv", index=False) if form == "csv" else table.to_parquet("t.parquet")
+    own = TEXT.replace("points.npz", f"t.{form}").replace(
+        "inputs = 6", 'inputs = "all"\ninput_range = "none"'
+    )
+    asked = '"clean_accuracy of where yard >= 0 on value", "clean_accuracy of where hall >= 0 on value"'
+    Path("guarantee.toml").write_text(own.format(requirements=asked) + '[groups.where]\ncolumn = "where"\n')
+    found = verified(folder)
+    assert [one.inputs for one in found.judgements] == [8, 4] and found.exit_code == 0
+    done = command(
+        "guarantee", "init", found.run, "--output", "ci.toml", "--group", "where=#where", "--per", "where"
+    )
+    assert done.code == 0, done.err
+    assert {one.member for one in read_guarantee("ci.toml").requirements} == {None, "hall", "yard"}
+    assert verified_of(folder, "ci.toml").exit_code == 0
 
 
 @pytest.mark.parametrize(
