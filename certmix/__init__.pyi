@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 from torch import nn
 
 from certmix.api import Run
 from certmix.assurance.pack import Evidence as Evidence
 from certmix.certification.evaluate import CertifyResult as CertifyResult
+from certmix.certification.population import PopulationResult
 from certmix.certification.reproduce import Reproduction
 from certmix.errors import CertmixWarning as CertmixWarning
 from certmix.models.mixture import MixedClassifier as MixedClassifier
@@ -122,6 +123,47 @@ def assert_certified(
     denoiser: nn.Module | str | PathLike[str] | None = None,
     run_code: bool = False,
 ) -> CertifyResult: ...
+@overload
+def certify(
+    models: Models = None,
+    data: Data = None,
+    *,
+    sigma: float | None = None,
+    alpha: float | None = None,
+    output: str | Path | bool | None = None,
+    fresh: bool = False,
+    device: str = "auto",
+    batch_size: int | None = None,
+    progress: bool | Callable[[Progress], None] | None = None,
+    workers: int | None = 1,
+    executor: Executor | None = None,
+    inputs: Literal["all"] | int | None = None,
+    samples: int | None = None,
+    goal: Literal["population"],
+    failure_probability: float = 0.001,
+    seed: int = 0,
+    precision: str = "auto",
+    at_radius: float | None = None,
+    at_least: float | None = None,
+    population: str = "data",
+    split: str | PathLike[str] | None = None,
+    input_range: tuple[float, float] | None = (0.0, 1.0),
+    resize: int | None = None,
+    crop: int | None = None,
+    label_column: str | PathLike[str] | None = None,
+    feature_scale: tuple[float, ...] | str | PathLike[str] | None = None,
+    robust: nn.Module | str | PathLike[str] | None = None,
+    robust_weights: str | PathLike[str] | None = None,
+    robust_normalize: str | PathLike[str] | None = None,
+    robust_outputs: str | None = None,
+    robust_files: str | Sequence[str] = (),
+    denoiser: nn.Module | str | PathLike[str] | None = None,
+    run_code: bool = False,
+    engine: str = "local",
+    gpus_per_worker: float | None = None,
+    ray_address: str | PathLike[str] | None = None,
+) -> PopulationResult: ...
+@overload
 def certify(
     models: Models = None,
     data: Data = None,
@@ -140,7 +182,7 @@ def certify(
     inputs: Literal["all"] | int | None = None,
     samples: int | None = None,
     selection_samples: int = 100,
-    goal: str | None = None,
+    goal: Literal["radii", "radius", "fixed"] | None = None,
     settle: str = "exact",
     relative_precision: float = 0.1,
     failure_probability: float = 0.001,
@@ -165,9 +207,6 @@ def certify(
     lipschitz_constant: float | None = None,
     constant_of: str = "logits",
     patch: int = 5,
-    at_radius: float | None = None,
-    at_least: float | None = None,
-    population: str = "data",
     split: str | PathLike[str] | None = None,
     input_range: tuple[float, float] | None = (0.0, 1.0),
     resize: int | None = None,

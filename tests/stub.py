@@ -7,11 +7,20 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import certmix
 from certmix import api
+from certmix.certification.request import (
+    GOALS,
+    CertifyRequest,
+    Enumerated,
+    GivenConstant,
+    Margin,
+    Population,
+)
+from certmix.runs.sources import OF_STANDARD
 
 PATH = Path(certmix.__file__).with_suffix(".pyi")
 TYPED = ("assert_certified", "certify", *api.__all__)
@@ -21,13 +30,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 from torch import nn
 
 from certmix.api import Run
 from certmix.assurance.pack import Evidence as Evidence
 from certmix.certification.evaluate import CertifyResult as CertifyResult
+from certmix.certification.population import PopulationResult
 from certmix.certification.reproduce import Reproduction
 from certmix.errors import CertmixWarning as CertmixWarning
 from certmix.models.mixture import MixedClassifier as MixedClassifier
@@ -75,24 +85,51 @@ def annotation(hint: object) -> str:
     )
 
 
-def signature(name: str) -> str:
-    """Return a function's stub."""
+def signature(name: str, leave: Iterable[str] = (), returned: str = "", **own: str) -> str:
+    """Return a function's stub, without the parameters to leave; `own` are other types and defaults."""
     function: Callable[..., typing.Any] = getattr(certmix, name)
     lines, star = [], False
     for one in inspect.signature(function).parameters.values():
+        if one.name in leave:
+            continue
         if one.kind is one.KEYWORD_ONLY and not star:
             star = bool(lines.append("    *,")) or True
+        if one.name in own:
+            lines.append(f"    {one.name}: {own[one.name]},")
+            continue
         default = "" if one.default is one.empty else f" = {written(one.default)}"
         lines.append(f"    {one.name}: {annotation(one.annotation)}{default},")
-    returned = annotation(inspect.signature(function).return_annotation)
+    returned = returned or annotation(inspect.signature(function).return_annotation)
     return "\n".join([f"def {name}(", *lines, f") -> {returned}: ..."])
+
+
+def certify() -> str:
+    """Return the stub of `certmix.certify`: what it returns follows from the goal."""
+    kinds = (CertifyRequest, Margin, GivenConstant, Enumerated)
+    others = {name for kind in kinds for name in kind.__struct_fields__} - {*Population.__struct_fields__}
+    goals = ", ".join(f'"{goal}"' for goal in GOALS if goal != "population")
+    claim = signature(
+        "certify", {*others, *OF_STANDARD, "compiled", "shard", "certificates", "patch"},
+        "PopulationResult", goal='Literal["population"]',
+    )  # fmt: skip
+    table = signature("certify", Population.only(), "CertifyResult", goal=f"Literal[{goals}] | None = None")
+    return f"@overload\n{claim}\n@overload\n{table}"
 
 
 def text() -> str:
     """Return the stub."""
     names = "\n".join(f'    "{name}",' for name in sorted(certmix.__all__))
     head = '"""Written by tests/stub.py from the fields of settings."""'
-    return "\n".join([head, "", IMPORTS, f"__all__ = [\n{names}\n]\n", *map(signature, TYPED), ""])
+    return "\n".join(
+        [
+            head,
+            "",
+            IMPORTS,
+            f"__all__ = [\n{names}\n]\n",
+            *(certify() if name == "certify" else signature(name) for name in TYPED),
+            "",
+        ]
+    )
 
 
 if __name__ == "__main__":

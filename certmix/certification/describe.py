@@ -116,15 +116,16 @@ def views_of(request: Request) -> Views | None:
     return None if smoothing is None else Views.of_noise(smoothing)
 
 
-def load(request: Request, sources: Sources, device: torch.device, say: Callable[[str], None]) -> Loaded:
+def load(
+    request: Request | Population, sources: Sources, device: torch.device, say: Callable[[str], None]
+) -> Loaded:
     """Load data and models and check that they fit together; warnings go to `say`."""
     if (smoothing := smoothing_of(request)) is not None:
         loaded = load_sources(sources, smoothing, device, say)
     else:
         loaded = load_models(sources, robust_of(request, sources), device, say)
-    if isinstance(request, CertifyRequest | Population):
-        return loaded
-    refuse_scale(loaded.dataset, f"certificate {request.certificate}")
+    if not isinstance(request, CertifyRequest | Population):
+        refuse_scale(loaded.dataset, f"certificate {request.certificate}")
     return loaded
 
 
@@ -153,11 +154,11 @@ def study_of(request: Request | Population) -> str:
 
 
 def in_one_precision(
-    request: Request,
+    request: Request | Population,
     loaded: Loaded,
     native: Callable[[], str],
     folder_of: Callable[[Identity | StudyIdentity], Path] | None,
-) -> Request:
+) -> Any:
     """Return a request that names its arithmetic.
 
     For ``auto`` that is what a run of the request which is there already was begun in, else `native()`, of

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from certmix.certification.describe import Recipe, identity_of, in_one_precision, robust_of
+from certmix.certification.describe import Recipe, identity_of, robust_of
 from certmix.certification.population import (
     ABOUT,
     CELL,
@@ -27,19 +26,18 @@ from certmix.certification.population import (
     scores_of,
     votes_in,
 )
-from certmix.certification.request import Population, check_batch_size
-from certmix.errors import ModelError, warn
+from certmix.certification.request import Population
+from certmix.errors import ModelError
 from certmix.files import digest_of, write_atomically
 from certmix.radii.smoothings import Smoothing
 from certmix.runs import Run, Store
 from certmix.runs.cells import Found, Progress, Todo, fill
-from certmix.runs.engine import Engine, EngineChoice, Handler, Open, Take, Work
-from certmix.runs.folder import default_folder
+from certmix.runs.engine import Handler, Open, Take, Work
 from certmix.runs.opening import Named, open_run
 from certmix.runs.settings import too_many_inputs
-from certmix.runs.sources import Loaded, Sources, load_sources
-from certmix.sampling import Draw, Sampler, resolve_device
-from certmix.sampling.devices import Passes, automatic_precision, refuse_tf32
+from certmix.runs.sources import Loaded
+from certmix.sampling import Draw, Sampler
+from certmix.sampling.devices import Passes
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_described, noise_error
 from certmix.sampling.layout import LaidOut
@@ -189,52 +187,29 @@ def steps_of(request: Population, scale: Any, values: Any) -> int:
 
 
 def run_population(
-    request: Population,
-    sources: Sources,
+    recipe: Drawing,
+    output: Path,
     *,
-    output: str | Path | None = None,
     in_memory: bool = False,
     fresh: bool = False,
-    device: str = "auto",
-    batch_size: int | None = None,
     progress: Callable[[Progress], None] | None = None,
-    say: Callable[[str], None] = warn,
-    engine: EngineChoice | None = None,
-    executor: Executor | None = None,
-    like: Callable[..., None] | None = None,
 ) -> PopulationResult:
     """Draw until a claim about a population is decided, or no input is left; resumes a run that is there."""
-    chosen = resolve_device(device)
-    sources = sources.at(request.sigma).replace(standard=None)
-    loaded = load_sources(sources, request.sigma, chosen, say)
-    if like is not None:
-        like(loaded, chosen)
-    spread_by = Engine(engine or EngineChoice(), chosen, executor)
-    native = lru_cache(lambda: spread_by.ask(automatic_precision))
-
-    def folder_of(identity: Any) -> Path:
-        return default_folder(identity) if output is None else Path(output)
-
-    given: Any = request  # in a precision of its own
-    given = in_one_precision(given, loaded, native, None if in_memory or fresh else folder_of)
-    request = given
-    refuse_tf32(request.precision, spread_by.device)
+    request, loaded, say = recipe.request, recipe.loaded, recipe.say
     inputs = len(loaded.dataset)
     if request.population == "distribution" and (told := too_many_inputs(request, inputs)):
         say(told)
-    identity, order = identity_of(given, loaded), order_of(request, inputs)
-    passes = Passes(chosen, check_batch_size(batch_size), False)
-    recipe = Drawing(request, sources, loaded, passes, spread_by, say)
+    identity, order = identity_of(request, loaded), order_of(request, inputs)
     looks = len(looks_of(request.samples))
     with open_run(
-        identity, loaded, chosen, recipe.admit, output=folder_of(identity), in_memory=in_memory, fresh=fresh,
+        identity, loaded, recipe.passes.device, recipe.admit, output=output, in_memory=in_memory, fresh=fresh,
         classes=loaded.dataset.classes, sigma=request.sigma, wanted=(), say=say,
     ) as run:  # fmt: skip
         described, complete = recipe.admit(run), True
         claimed = derive(request, run.store, described)
         while complete and not claimed.claim.ended and claimed.claim.draws < len(order):
             complete = fill(
-                run.store, recipe.block(run.store, claimed, order), engine=spread_by, progress=progress
+                run.store, recipe.block(run.store, claimed, order), engine=recipe.engine, progress=progress
             )
             claimed = derive(request, run.store, described)
         if len(numbers := votes_in(run.store, looks)) and not claimed.claim.accepted:

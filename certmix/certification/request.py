@@ -787,8 +787,8 @@ def _population_of(given: dict[str, Any], refuse: Callable[[Iterable[str], str],
     others = {name for kind in KINDS.values() for name in kind.__struct_fields__}
     refuse(sorted(others & given.keys()), "is not for --goal population")
     refuse(["shard", "compiled"], "is not for --goal population")
-    names = ("standard", *(f"standard_{what}" for what in ("weights", "normalize", "outputs", "files")))
-    refuse(names, "is not for --goal population, whose claim holds whatever g is")
+    of_g = [name for name in given if name.startswith("standard")]
+    refuse(of_g, "is not for --goal population, whose claim holds whatever g is")
     for name in ("sigma", "at_radius"):
         if name not in asked:
             raise ParameterError(f"--goal population needs --{name.replace('_', '-')}: add it, such as 0.5")

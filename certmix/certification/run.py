@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from certmix.certification.describe import dimension_of, identity_of, in_one_precision, load
-from certmix.certification.drawing import run_population
+from certmix.certification.drawing import Drawing, run_population
 from certmix.certification.evaluate import CertifyResult
+from certmix.certification.population import PopulationResult
 from certmix.certification.proved import Proving
 from certmix.certification.publish import derive, is_finished, publish
 from certmix.certification.request import (
@@ -47,7 +48,7 @@ __all__ = ["Progress", "certify", "run_certify"]
 HELP = "help(certmix.certify)"
 
 
-def asked(models: Any, data: Any, given: dict[str, Any]) -> tuple[Request, Sources]:
+def asked(models: Any, data: Any, given: dict[str, Any]) -> tuple[Request | Population, Sources]:
     """Take from what was given a request, data and models; ParameterError for what has no effect.
 
     One model is h's base, a pair g and h; a mix, or a smoothed classifier, brings what it was made with.
@@ -92,7 +93,7 @@ def certify(
     executor: Executor | None = None,
     shard: str | None = None,
     **options: Any,
-) -> CertifyResult:
+) -> CertifyResult | PopulationResult:
     """Certify a classifier, or the mix of a standard and a robust one.
 
     Every option of ``certmix certify`` has its counterpart here, of the same name and default.
@@ -142,10 +143,10 @@ def certify(
 
     Returns
     -------
-    CertifyResult
+    CertifyResult or PopulationResult
         ``.table`` prints, ``.plot()`` draws, ``.outcomes`` has classes and radii input by input.  With
-        ``goal="population"`` it is a `certmix.certification.population.PopulationResult`, whose ``.claim``
-        holds the share that is shown.
+        ``goal="population"`` the ``.claim`` of a `certmix.certification.population.PopulationResult` holds
+        the share that is shown.
 
     Raises
     ------
@@ -177,7 +178,7 @@ def certify(
 
 
 def run_certify(
-    request: Request,
+    request: Request | Population,
     sources: Sources,
     *,
     output: str | Path | None = None,
@@ -202,25 +203,22 @@ def run_certify(
     the shard's number if there is one.  A keyboard interrupt ends the work
     and returns what there is, marked as partial.
     """
-    if isinstance(request, Population):
-        how: dict[str, Any] = {
-            "output": output, "in_memory": in_memory, "fresh": fresh, "device": device, "progress": progress,
-            "batch_size": batch_size, "say": say, "engine": engine, "executor": executor, "like": like,
-        }  # fmt: skip
-        return run_population(request, sources, **how)
     batch_size = check_batch_size(batch_size)
     chosen = resolve_device(device)
     if compiled:
         check_compilable(chosen)
-    if isinstance(request, CertifyRequest) and request.sigma is not None:
+    if isinstance(request, CertifyRequest | Population) and request.sigma is not None:
         sources = sources.at(request.sigma)
+    if isinstance(request, Population):
+        sources = sources.replace(standard=None)
     loaded = load(request, sources, chosen, say)
     if isinstance(request, CertifyRequest):
         request = request.of_dimension(dimension_of(request, loaded.dataset))
         request = request.of_inputs(len(loaded.dataset))
-    if loaded.standard is None and request.standard_temperature != 1.0:
+    temperature = getattr(request, "standard_temperature", 1.0)
+    if loaded.standard is None and temperature != 1.0:
         raise ParameterError(
-            f"standard temperature = {request.standard_temperature:g}: there is no standard model: leave it "
+            f"standard temperature = {temperature:g}: there is no standard model: leave it "
             "out, or name one with --standard"
         )
     if like is not None:
@@ -238,8 +236,12 @@ def run_certify(
         request = resolve_tuned(request, loaded, spread(len(loaded.dataset), request.inputs), say)
     automatic = isinstance(request, CertifyRequest) and request.precision == AUTO
     request = in_one_precision(request, loaded, native, None if in_memory or fresh else folder_of)
-    if isinstance(request, CertifyRequest):
+    if isinstance(request, CertifyRequest | Population):
         refuse_tf32(request.precision, spread_by.device)
+    if isinstance(request, Population):
+        drawing = Drawing(request, sources, loaded, Passes(chosen, batch_size, False), spread_by, say)
+        folder = folder_of(identity_of(request, loaded))
+        return run_population(drawing, folder, in_memory=in_memory, fresh=fresh, progress=progress)
     given = sources, loaded, Passes(chosen, batch_size, compiled), spread_by, say, shard
     recipe: Sampling | Proving
     if isinstance(request, CertifyRequest):

@@ -14,7 +14,6 @@ import numpy as np
 from certmix import guard
 from certmix.certification.describe import dimension_of, identity_of
 from certmix.certification.describe import load as load_models
-from certmix.certification.drawing import run_population
 from certmix.certification.evaluate import bound_records
 from certmix.certification.publish import is_finished, show, unfinished
 from certmix.certification.request import (
@@ -567,7 +566,7 @@ def _verify_population(
 
     before = (0, 0) if request.fresh else there()
     how = {"fresh": request.fresh, "device": request.device, "batch_size": request.batch_size, **work}
-    found = run_population(asked, sources, output=run, **how)
+    found = run_certify(asked, sources, output=run, **how)
     if found.interrupted:
         raise Interrupted("interrupted before the claim was decided")
     claim = found.claim
