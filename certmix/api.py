@@ -382,15 +382,15 @@ def _sources(sources: Any, sigma: Any) -> list[tuple[str | Path, float | None]]:
     return of_each(places, () if sigma is None else _several(sigma))
 
 
-@takes(
-    CertifyRequest,
-    leave=[name for name in CertifyRequest.__struct_fields__ if name not in (
-        "certificates", "bound", "failure_probability", "radii", "gate", "standard_temperature", "tuned",
-        "noise", "scale",
-    )], usual=dict.fromkeys((
-        "certificates", "bound", "failure_probability", "radii", "gate", "standard_temperature", "tuned",
-        "noise", "scale",
-    )),
+def _of_stored(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a function these fields of a request, None as the run has them."""
+    left = [name for name in CertifyRequest.__struct_fields__ if name not in names]
+    return takes(CertifyRequest, leave=left, usual=dict.fromkeys(names))
+
+
+@_of_stored(
+    "certificates", "bound", "failure_probability", "radii", "gate", "standard_temperature", "tuned", "noise",
+    "scale",
 )  # fmt: skip
 def recertify(
     sources: Run | Sequence[Run],
@@ -417,32 +417,15 @@ def recertify(
         As for `certmix.certify` (certificates, bound, failure_probability, radii, gate,
         standard_temperature, tuned); None is the run's own.
     """
-    from certmix.certification.stored import best_of, recertified
+    from certmix.certification.stored import of_all
 
     given, read = _given(recertify, options), _sources(sources, sigma)
-    if best and len(read) == 1:
-        raise ParameterError("best = True is for several sources: leave it out")
-    if len(read) > 1 and not best:
-        raise ParameterError(f"{len(read)} sources were given: name one, or add best = True")
-    how = {
-        **given,
-        "alpha": alpha,
-        "as_printed": as_printed,
-        "assume_selected": assume_selected,
-        "rows": rows,
-    }
-    found = [recertified(place, sigma=level, **how) for place, level in read]
-    if best and given.get("radii") is None and len({one.summary.radii for one in found}) > 1:
-        how["radii"] = max((one.summary.radii for one in found), key=lambda radii: radii[-1])
-        found = [recertified(place, sigma=level, **how) for place, level in read]
-    made = best_of(found) if best else found[0]
-    folder = Path(read[0][0])
+    how = {"alpha": alpha, "as_printed": as_printed, "assume_selected": assume_selected, "rows": rows}
+    made, folder = of_all(read, several=best, **given, **how), Path(read[0][0])
     return CertifyResult(made, folder if len(read) == 1 and folder.is_dir() else None)
 
 
-@takes(CertifyRequest, leave=[
-    name for name in CertifyRequest.__struct_fields__ if name not in ("gate", "standard_temperature")
-], usual={"gate": None, "standard_temperature": None})  # fmt: skip
+@_of_stored("gate", "standard_temperature")
 def trade_off(
     sources: Run | Sequence[Run],
     *,
@@ -466,18 +449,11 @@ def trade_off(
     from certmix.certification.trade_off import trade_off as run
 
     given = _given(trade_off, options)
-    how: dict[str, Any] = {
-        "standard_accuracy": standard_accuracy,
-        "as_printed": as_printed,
-        "assume_selected": assume_selected,
-    }
-    read = [read_mixable(place, sigma=level, **how, **given) for place, level in _sources(sources, sigma)]
-    return run(
-        read,
-        at_radius=at_radius,
-        certificates=None if certificates is None else _several(certificates),
-        match_clean_accuracy=match_clean_accuracy,
-    )
+    given |= {"as_printed": as_printed, "assume_selected": assume_selected}
+    given["standard_accuracy"] = standard_accuracy
+    read = [read_mixable(place, sigma=level, **given) for place, level in _sources(sources, sigma)]
+    wanted = None if certificates is None else _several(certificates)
+    return run(read, at_radius=at_radius, certificates=wanted, match_clean_accuracy=match_clean_accuracy)
 
 
 @contextmanager

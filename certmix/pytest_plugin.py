@@ -122,7 +122,7 @@ def certmix_assert(request: pytest.FixtureRequest, certmix_runs: Path) -> Callab
 def certmix_run(pytestconfig: pytest.Config) -> Callable[..., Summary]:
     """Return ``run(**changes)``: the table of the stored run that the ini file names, without sampling.
 
-    Changes are options of `certmix.certification.stored.recertify`: alpha, radii, certificates.
+    Changes are options of `certmix.recertify`: alpha, radii, certificates.
     """
     from certmix.certification.stored import recertify
 

@@ -125,7 +125,8 @@ def _main() -> None:
             if isinstance(error, click.NoSuchOption) and error.ctx is not None:
                 meant = error.option_name.replace("images", "inputs")
                 if any(meant in known.opts for known in error.ctx.command.params):
-                    error = click.NoSuchOption(error.option_name, possibilities=[meant], ctx=error.ctx)
+                    told = f"No such option {error.option_name!r}. Did you mean {meant!r}?"
+                    error = click.UsageError(told, error.ctx)
             error.show()
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt) as error:

@@ -93,23 +93,11 @@ def recertify(sources: tuple[str, ...], **options: Any) -> int:
     SOURCE is a run folder, a published log (idx label predict radius correct
     time) or a file of class counts (no header; counts, then the label).
     """
-    from certmix.certification.stored import best, recertify
+    from certmix.certification.stored import of_all
 
-    several, format_, sigmas = options.pop("best"), options.pop("format_"), options.pop("sigmas")
-    details = options.pop("details")
-    if len(sources) == 1:
-        refuse_unused(["best"], "is for several sources")
-    if len(sources) > 1 and not several:
-        raise ParameterError(f"{len(sources)} sources were given: name one, or add --best")
-
-    def read() -> list[Any]:
-        return [recertify(one, sigma=sigma, **options) for one, sigma in of_each(sources, sigmas)]
-
-    summaries = read()
-    if several and options.get("radii") is None and len({one.radii for one in summaries}) > 1:
-        options["radii"] = max((one.radii for one in summaries), key=lambda radii: radii[-1])
-        summaries = read()
-    summary = best(summaries) if several else summaries[0]
+    format_, details = options.pop("format_"), options.pop("details")
+    read = of_each(sources, options.pop("sigmas"))
+    summary = of_all(read, several=options.pop("best"), **options).summary
     _print(summary, summary.notes, format_, details)
     return 0
 

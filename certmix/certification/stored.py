@@ -500,62 +500,8 @@ def of_each(
     return list(zip(sources, levels, strict=True))
 
 
-def recertify(
-    source: str | Path,
-    *,
-    sigma: float | None = None,
-    alpha: float | None = None,
-    certificates: Sequence[str] | None = None,
-    bound: str | None = None,
-    failure_probability: float | None = None,
-    radii: Sequence[float] | None = None,
-    as_printed: bool = False,
-    assume_selected: bool = False,
-    rows: int | None = None,
-    gate: float | None = None,
-    standard_temperature: float | None = None,
-    tuned: str | None = None,
-    noise: str | None = None,
-    scale: float | None = None,
-) -> Summary:
-    """Return the certified-accuracy table of a run folder, a published log or a file of class counts.
-
-    Parameters
-    ----------
-    source
-        Folder of a run; log with the columns ``idx label predict radius
-        correct time``; or file of class counts (counts, then the label).
-    sigma
-        Noise level; class counts need it, and logs without a column for it; a run knows its own.
-    alpha, certificates, radii
-        As for `certmix.certify`.  None takes the run's own, otherwise 1, all
-        certificates, and round numbers up to the largest radius.  A log whose bound is not one-sided
-        has its own radii alone: alpha 1, certificates ``exact`` and ``smoothing``.
-    bound, failure_probability
-        As for `certmix.certify`; published logs allow neither.  Choosing them
-        after a look at the results voids the failure probability.
-    as_printed
-        Take a log's radii as printed, rounded to nearest, as published tables do.
-    assume_selected
-        Take the classes of a class-count file to have been chosen on other samples.
-    rows
-        How many rows a log or file should have.
-    gate, standard_temperature, tuned
-        As for `certmix.certify`, of run folders; None as the run has.
-    noise, scale
-        As for `certmix.certify`, of logs with a column ``p_lower``; ``splitting`` as ``uniform``.
-
-    Raises
-    ------
-    CertmixError
-        If the source cannot be read, or an option does not apply to it.
-    """
-    how: dict[str, Any] = {
-        "sigma": sigma, "alpha": alpha, "certificates": certificates, "bound": bound,
-        "failure_probability": failure_probability, "radii": radii, "as_printed": as_printed,
-        "assume_selected": assume_selected, "rows": rows, "gate": gate,
-        "standard_temperature": standard_temperature, "tuned": tuned, "noise": noise, "scale": scale,
-    }  # fmt: skip
+def recertify(source: str | Path, **how: Any) -> Summary:
+    """Return the table of a run folder, a published log or class counts; `how` is that of `recertified`."""
     return recertified(source, **how).summary
 
 
@@ -570,7 +516,11 @@ def recertified(
     scale: float | None = None,
     **changes: Any,
 ) -> Evaluation:
-    """Return what `recertify` tabulates; `changes` are of the request, None as the run has it."""
+    """Return the table of a run folder, a published log or class counts, with curves and outcomes.
+
+    `changes` are of the request, None as the run has it, else alpha 1, all certificates and round columns.
+    ParameterError or RunError if the source cannot be read, or an option does not apply to it.
+    """
     of_runs = {name: changes.get(name) for name in ("gate", "standard_temperature", "tuned")}
     given = {name: value for name, value in changes.items() if value is not None}
     if not Path(source).is_dir():
@@ -764,6 +714,22 @@ def best_of(found: Sequence[Evaluation]) -> Evaluation:
     """Return the `best` table of several sources; it has no curves and no outcomes of its own."""
     none = np.empty(0, np.int64)
     return Evaluation(best([one.summary for one in found]), (), Outcomes(none, none, none))
+
+
+def of_all(sources: Sequence[tuple[Any, float | None]], *, several: bool, **how: Any) -> Evaluation:
+    """Return the table of one source with its noise level, or with `several` the best of them."""
+    if several and len(sources) == 1:
+        raise ParameterError("--best is for several sources: leave it out")
+    if len(sources) > 1 and not several:
+        raise ParameterError(f"{len(sources)} sources were given: name one, or add --best")
+    found = [recertified(place, sigma=level, **how) for place, level in sources]
+    if not several:
+        return found[0]
+    columns = {one.summary.radii for one in found}
+    if how.get("radii") is None and len(columns) > 1:
+        widest = max(columns, key=lambda radii: radii[-1])
+        found = [recertified(place, sigma=level, **how | {"radii": widest}) for place, level in sources]
+    return best_of(found)
 
 
 def _name(summary: Summary) -> str:
