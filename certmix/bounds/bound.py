@@ -145,5 +145,6 @@ def check_counts(counts: IntArray, selected: IntArray) -> tuple[IntArray, IntArr
 
 def selected_and_runner_up(counts: IntArray, selected: IntArray) -> tuple[IntArray, IntArray]:
     """Return the votes of the selected class and the most votes of any other, (m,) each."""
-    own = np.arange(counts.shape[1]) == selected[:, None]
-    return counts[np.arange(len(counts)), selected], counts.max(1, where=~own, initial=-1)
+    others, inputs = counts.T.copy(), np.arange(len(counts))  # the largest of a column is found fast
+    others[selected, inputs] = -1
+    return counts[inputs, selected], others.max(0)

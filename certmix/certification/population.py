@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.signal import fftconvolve
 from scipy.special import logsumexp
-from scipy.stats import binom
 
 from certmix.certification.request import Population
 from certmix.certification.stopping import thresholds
@@ -113,6 +111,9 @@ def rule_of(request: Population, coordinates: int, steps: int = 0) -> Rule:
 
 def cut(looks: Sequence[int], p: float) -> list[Look]:
     """Return the looks with their cuts: at probability p, and below it, the score has a mean of at most 0."""
+    from scipy.signal import fftconvolve  # both are slow to import, and only needed here
+    from scipy.stats import binom
+
     found, law, before = list[Look](), np.ones(1), 0
     for number, n in enumerate(looks, 1):
         more = n - before
