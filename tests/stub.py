@@ -22,6 +22,7 @@ from certmix.certification.request import (
 )
 from certmix.runs.sources import OF_STANDARD
 
+WIDTH = 105
 PATH = Path(certmix.__file__).with_suffix(".pyi")
 TYPED = ("assert_certified", "certify", *api.__all__)
 """Functions that take settings as keywords: their signatures come from the fields."""
@@ -93,14 +94,24 @@ def signature(name: str, leave: Iterable[str] = (), returned: str = "", **own: s
         if one.name in leave:
             continue
         if one.kind is one.KEYWORD_ONLY and not star:
-            star = bool(lines.append("    *,")) or True
+            star = bool(lines.append("*,")) or True
         if one.name in own:
-            lines.append(f"    {one.name}: {own[one.name]},")
+            lines.append(f"{one.name}: {own[one.name]},")
             continue
         default = "" if one.default is one.empty else f" = {written(one.default)}"
-        lines.append(f"    {one.name}: {annotation(one.annotation)}{default},")
+        lines.append(f"{one.name}: {annotation(one.annotation)}{default},")
     returned = returned or annotation(inspect.signature(function).return_annotation)
-    return "\n".join([f"def {name}(", *lines, f") -> {returned}: ..."])
+    return f"def {name}(\n{filled(lines)}\n) -> {returned}: ..."
+
+
+def filled(parts: Iterable[str]) -> str:
+    """Return indented lines that hold as many of the parts each as there is room for."""
+    lines = [""]
+    for part in parts:
+        if len(lines[-1]) + len(part) > WIDTH:
+            lines.append("")
+        lines[-1] += f" {part}" if lines[-1] else f"    {part}"
+    return "\n".join(lines)
 
 
 def certify() -> str:
@@ -118,8 +129,8 @@ def certify() -> str:
 
 def text() -> str:
     """Return the stub."""
-    names = "\n".join(f'    "{name}",' for name in sorted(certmix.__all__))
-    head = '"""Written by tests/stub.py from the fields of settings."""'
+    names = filled(f'"{name}",' for name in sorted(certmix.__all__))
+    head = '# fmt: off\n"""Written by tests/stub.py from the fields of settings."""'
     return "\n".join(
         [
             head,
