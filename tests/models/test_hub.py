@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,13 @@ from certmix.errors import ModelError
 from certmix.models.hub import read_steps, resized
 from certmix.models.spec import load_model
 
-transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("default")  # of transformers itself
+
+
+def transformers() -> Any:
+    """The library: it takes a second to import, and a worker that runs none of these tests need not."""
+    return pytest.importorskip("transformers")
+
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
 IMAGES = torch.rand(2, 3, 12, 16, generator=torch.Generator().manual_seed(0))
@@ -28,10 +34,10 @@ def view(values):
 def tiny():
     """A vision transformer of 3 classes."""
     shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    config = transformers.ViTConfig(image_size=8, patch_size=4, num_labels=3, **shape)
+    config = transformers().ViTConfig(image_size=8, patch_size=4, num_labels=3, **shape)
     with torch.random.fork_rng(), warnings.catch_warnings():
         torch.manual_seed(0)
-        return transformers.ViTForImageClassification(config).eval()
+        return transformers().ViTForImageClassification(config).eval()
 
 
 @pytest.fixture
@@ -88,11 +94,11 @@ def test_whatever_changes_the_model_changes_its_checksum(folder, tiny):
 
 
 def test_models_of_plain_features_take_them_as_they_are(tmp_path):
-    config = transformers.PatchTSTConfig(
+    config = transformers().PatchTSTConfig(
         num_input_channels=2, context_length=8, patch_length=4, patch_stride=4, num_targets=3, d_model=8,
         num_hidden_layers=1, num_attention_heads=2, ffn_dim=8, use_cls_token=True,
     )  # fmt: skip
-    model, said = transformers.PatchTSTForClassification(config).eval(), []
+    model, said = transformers().PatchTSTForClassification(config).eval(), []
     model.save_pretrained(tmp_path / "series")
     loaded, x = load_model(f"hf:{tmp_path / 'series'}", say=said.append), torch.rand(2, 8, 2)
     assert said == ["Note: series: inputs are its past_values as they are, without a feature extractor"]
@@ -121,7 +127,7 @@ DAMAGE = {
         "name a folder of save_pretrained|would be random",
     ),
     "headless": (
-        lambda folder: transformers.ViTModel.from_pretrained(folder).save_pretrained(folder),
+        lambda folder: transformers().ViTModel.from_pretrained(folder).save_pretrained(folder),
         "returns BaseModelOutput.*: return a tensor or an array",
     ),
     "pads": (damaged(PROCESSOR, lambda c: c.update(do_pad=True)), "does do_pad, which certmix does not"),
@@ -151,7 +157,7 @@ def test_damaged_folders_are_refused_in_one_line(folder, name):
 
 
 def test_models_of_text_are_refused(tmp_path):
-    config = transformers.BertConfig(
+    config = transformers().BertConfig(
         vocab_size=9,
         hidden_size=8,
         num_hidden_layers=1,
@@ -159,7 +165,7 @@ def test_models_of_text_are_refused(tmp_path):
         intermediate_size=8,
         num_labels=2,
     )
-    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "text")
+    transformers().BertForSequenceClassification(config).save_pretrained(tmp_path / "text")
     with pytest.raises(ModelError, match="takes tokens, to which no noise can be added"):
         load_model(f"hf:{tmp_path / 'text'}")
 
@@ -176,7 +182,7 @@ def test_the_steps_are_those_of_the_library_s_processors(kind, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 52, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(2))
     name = f"{kind}ImageProcessor"
-    processor = (getattr(transformers, f"{name}Pil", None) or getattr(transformers, name))()
+    processor = (getattr(transformers(), f"{name}Pil", None) or getattr(transformers(), name))()
     processor.save_pretrained(tmp_path)
     expected = processor(image, return_tensors="pt")["pixel_values"]
     steps = read_steps(json.loads((tmp_path / PROCESSOR).read_text()), kind)

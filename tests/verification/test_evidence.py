@@ -15,8 +15,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from forged import copied, edit_json
 from google.protobuf.json_format import ParseDict
 from in_toto_attestation.predicates.test_result.v0 import test_result_pb2
@@ -70,6 +68,9 @@ def read(made: certmix.Evidence, name: str) -> Any:
 
 def check_bom(content: str) -> dict[str, Any]:
     """Hold a bill of materials against the published schema of CycloneDX 1.6."""
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator  # seconds: it builds grammars
+
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(content) is None
     return json.loads(content)
 
