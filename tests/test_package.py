@@ -27,7 +27,7 @@ assert not loaded("torch", "numpy", "numba", "scipy")
 import certmix.tables
 assert not loaded("torch", "scipy", "matplotlib", "rich", "PIL", "certmix.bounds", "certmix.radii")
 for name in ("types", "errors", "data", "bounds", "radii", "runs", "nuts", "margins", "margins.estimates",
-             "certification.evaluate", "certification.shards"):
+             "certification.evaluate", "certification.shards", "certification.population"):
     importlib.import_module("certmix." + name)
 certmix.data.load
 certmix.margins.softmax_margin_lower([[1.0]])
@@ -37,7 +37,7 @@ from certmix_cli.stored import audit, recertify, trade_off
 with contextlib.redirect_stdout(io.StringIO()):
     for command, more in ((recertify, []), (audit, []), (trade_off, ["--plot", "none"])):
         command.main([sys.argv[1], "--sigma", "0.25", "--format", "json", *more], standalone_mode=False)
-print(loaded("torch", "matplotlib", "rich", "PIL"))
+print(loaded("torch", "matplotlib", "rich", "PIL", "scipy.stats", "scipy.signal"))
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -11,6 +12,9 @@ from typing import Any
 
 from certmix.errors import ParameterError
 from certmix.runs.engine import Work
+
+LOCKS: list[Any] = []
+"""A semaphore of a worker's own, such as tqdm makes where it is imported."""
 
 
 class OddError(Exception):
@@ -48,6 +52,7 @@ class Toy:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.start == "refuse":
             raise ParameterError("this work is refused: choose another")
+        LOCKS.append(multiprocessing.RLock())
         Path(self.folder, f"device-{os.getpid()}").write_text(device)
         Path(self.folder, f"worker-{os.getpid()}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         return self._handle

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import cycle
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection, get_all_start_methods, resource_tracker, set_start_method
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -420,6 +420,8 @@ def blocked_interrupts() -> Iterator[None]:
 def _begin_worker(lifeline: connection.Connection) -> None:
     """Begin a process, which ends when its driver does or says so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The default; the "spawn" that is inherited warns of semaphores of libraries when this process ends.
+    set_start_method(get_all_start_methods()[0], force=True)
     keep_freed_memory()
     end_with(lifeline)
 

@@ -305,6 +305,7 @@ def test_no_worker_outlives_its_driver(tmp_path: Path, how):
     assert told is not None
     _wait(lambda: not any(map(alive, workers(tmp_path))))
     if how == signal.SIGINT:
+        assert "leaked" not in told
         assert told.count("Traceback") == 1, "workers are deaf to what a terminal sends to all"
         assert "Process Spawn" not in told
 

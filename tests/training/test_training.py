@@ -194,8 +194,13 @@ def test_a_trained_folder_can_be_used(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("noise", "scale"), [("laplace", 0.25), ("uniform", 0.5), ("ablation", 400)]
-)  # fmt: skip
+    ("noise", "scale"),
+    [
+        pytest.param("laplace", 0.25, marks=pytest.mark.long),
+        pytest.param("uniform", 0.5, marks=pytest.mark.long),
+        ("ablation", 400),
+    ],
+)
 def test_a_net_of_any_noise_is_trained_and_certified(command, tmp_path: Path, noise, scale):
     inputs, labels = (each.numpy() for each in stripes(96, 32))
     np.savez(tmp_path / "stripes.npz", inputs=inputs, labels=labels)
