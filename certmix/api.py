@@ -417,7 +417,7 @@ def recertify(
         As for `certmix.certify` (certificates, bound, failure_probability, radii, gate,
         standard_temperature, tuned); None is the run's own.
     """
-    from certmix.certification.stored import of_all
+    from certmix.certification.best import of_all
 
     given, read = _given(recertify, options), _sources(sources, sigma)
     how = {"alpha": alpha, "as_printed": as_printed, "assume_selected": assume_selected, "rows": rows}

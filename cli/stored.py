@@ -93,7 +93,7 @@ def recertify(sources: tuple[str, ...], **options: Any) -> int:
     SOURCE is a run folder, a published log (idx label predict radius correct
     time) or a file of class counts (no header; counts, then the label).
     """
-    from certmix.certification.stored import of_all
+    from certmix.certification.best import of_all
 
     format_, details = options.pop("format_"), options.pop("details")
     read = of_each(sources, options.pop("sigmas"))

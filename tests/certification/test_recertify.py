@@ -16,8 +16,9 @@ from scipy.stats import norm
 import certmix
 from certmix.bounds import BOUNDS, clopper_pearson
 from certmix.certification.audit import audit
+from certmix.certification.best import best
 from certmix.certification.evaluate import bound_records
-from certmix.certification.stored import NOT_CHECKED, Reading, best, open_run, read_stored, recertify
+from certmix.certification.stored import NOT_CHECKED, Reading, open_run, read_stored, recertify
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES, exact_radius, smoothing_radius
 from certmix.runs.logs import HEADER, lowest_printed, write_log
