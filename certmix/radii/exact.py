@@ -12,14 +12,11 @@ from scipy import special
 from certmix.kernels import kernel
 from certmix.radii import _normal
 from certmix.radii._checks import Certificate, check_alpha, check_sigma, probability_pairs
-from certmix.radii._normal import EPS, ndtr, polynomial, quantile
+from certmix.radii._normal import EPS, density, ndtr, ndtri, polynomial, quantile
 from certmix.types import FloatArray
 
 REACH, PARTS_A_UNIT = 8.0, 32
 """`half_widths` covers |a + b| / 2 up to here; pairs beyond have their equation solved by halving."""
-
-_TOGETHER = 8192  # pairs whose radii fit into a processor's cache
-_ROOT = math.sqrt(2 * math.pi)
 
 
 def exact_radius(
@@ -57,62 +54,62 @@ def exact_radius(
     """
     p, q = probability_pairs(p_lower, q_upper)
     alpha, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
-    flat, radius = (p.ravel(), q.ravel()), np.empty(p.size)
-    for begin in range(0, p.size, _TOGETHER):
-        part = slice(begin, begin + _TOGETHER)
-        radius[part] = _radii(flat[0][part], flat[1][part], sigma, alpha)
-    return radius.reshape(p.shape)
+    widths = half_widths(alpha) if 0.5 < alpha < 1.0 else np.empty((0, 8))
+    return _exact_loop(p.ravel(), q.ravel(), sigma, alpha, widths, _normal.quantile_table()).reshape(p.shape)
 
 
-def _radii(p: FloatArray, q: FloatArray, sigma: float, alpha: float) -> FloatArray:
-    """Return the radii of pairs (n,)."""
+@kernel()
+def _exact_loop(
+    p: FloatArray, q: FloatArray, sigma: float, alpha: float, widths: FloatArray, quantiles: FloatArray
+) -> FloatArray:
+    """Radii of pairs (n,): Phi(a - t) - Phi(b + t) = mu with a = Phi^-1(p), b = Phi^-1(q)."""
     mu, nu = (1.0 - alpha) / alpha, (2.0 * alpha - 1.0) / alpha  # nu = 1 - mu
-    level, centre, rest = float(quantile(mu, nu)), float(special.ndtri(0.5 * nu)), 1.0 - p
-    a, opposite, certified = quantile(p, rest), q == rest, p - q > mu
-    if opposite.all():
-        b, t = -a, a + centre
-    else:
-        b = np.where(opposite, -a, quantile(q, 1.0 - q))
-        t = np.where(opposite, a + centre, 0.5 * (a - b))
-    size_a, size_b = np.abs(a), np.abs(b)
-    edge = np.maximum(size_a, size_b) == np.inf
-    with np.errstate(invalid="ignore"):  # of pairs that are not certified
-        if mu > 0.0 and (among := certified & ~(edge | opposite)).any():
-            t[among] = _roots(a[among], b[among], mu, nu, level, half_widths(alpha))
-        if edge.any():
-            far_a, far_b = size_a == np.inf, size_b == np.inf
-            t = np.where(far_a, np.where(far_b, np.inf, -level - b), np.where(far_b, a - level, t))
-            size_a, size_b = np.where(far_a, 0.0, size_a), np.where(far_b, 0.0, size_b)
-        radius = rounded_down(sigma * t, size_a + size_b + t, sigma)
-    radius[t == np.inf] = np.inf
-    radius[~certified] = 0.0
+    level, centre, parts = quantile(mu, nu, quantiles), ndtri(0.5 * nu), len(widths) / REACH
+    radius = np.empty(p.size)
+    for i in range(p.size):
+        rest = 1.0 - p[i]
+        a = quantile(p[i], rest, quantiles)
+        b = -a if q[i] == rest else quantile(q[i], 1.0 - q[i], quantiles)
+        place = 0.5 * abs(a + b) * parts
+        if not place < len(widths):
+            found = _at_an_edge(a, b, mu, nu, level, sigma)
+        else:
+            if q[i] == rest:
+                t = a + centre
+            else:
+                part = np.uint64(place)
+                t = 0.5 * (a - b) - polynomial(widths, part, 2.0 * (place - part) - 1.0)
+            found = rounded_down(sigma * t, abs(a) + abs(b) + t, sigma)
+        radius[i] = found if p[i] - q[i] > mu else 0.0
     return radius
 
 
 @kernel()
-def _roots(
-    a: FloatArray, b: FloatArray, mu: float, nu: float, level: float, widths: FloatArray
-) -> FloatArray:
-    """Return t of certified pairs (n,): Phi(a - t) - Phi(b + t) = mu; 0 < mu < 1, level = Phi^-1(mu)."""
-    parts, t = len(widths) / REACH, 0.5 * (a - b)
-    for i in range(a.size):
-        place = 0.5 * abs(a[i] + b[i]) * parts
-        if place < len(widths):
-            part = np.uint64(place)
-            t[i] -= polynomial(widths, part, 2.0 * (place - part) - 1.0)
-        else:
-            t[i] = _by_halving(a[i], b[i], mu, nu, min(t[i], a[i] - level))
-    return t
+def _at_an_edge(a: float, b: float, mu: float, nu: float, level: float, sigma: float) -> float:
+    """Return the radius where `half_widths` does not answer; level = Phi^-1(mu)."""
+    size = (0.0 if math.isinf(a) else abs(a)) + (0.0 if math.isinf(b) else abs(b))
+    if nu <= 0.0:
+        return 0.0
+    if math.isinf(a):
+        t = math.inf if math.isinf(b) else -level - b
+    elif math.isinf(b):
+        t = a - level
+    elif mu == 0.0:
+        t = 0.5 * (a - b)
+    else:
+        t = _by_halving(a, b, mu, nu, min(0.5 * (a - b), a - level))
+    return rounded_down(sigma * t, size + t, sigma) if t < math.inf else t
 
 
-def rounded_down(radius: FloatArray, magnitude: FloatArray | float, sigma: float) -> FloatArray:
-    """Return radii less what they may exceed the truth by; 0 if nothing is left.
+@kernel()
+def rounded_down(radius: float, magnitude: float, sigma: float) -> float:
+    """Return a radius less what it may exceed the truth by; 0 if nothing is left.
 
-    A quantile w is wrong by at most 4 EPS (|w| + 1); t is a sum of two or three
+    A quantile w is wrong by at most 4 EPS (|w| + 1), `quantile` and scipy's alike; t is a sum of two or three
     quantiles, or of two and a half-width that has been rounded up; magnitude + 1 exceeds all of them.  So
     16 EPS (magnitude + 1) covers them and the additions, and 4 EPS of the radius the products.
     """
-    return np.maximum(0.0, radius * (1 - 4 * EPS) - 16 * EPS * sigma * (magnitude + 1.0))
+    return max(0.0, radius * (1 - 4 * EPS) - 16 * EPS * sigma * (magnitude + 1.0))
 
 
 @kernel()
@@ -168,17 +165,21 @@ def half_widths(alpha: float) -> FloatArray:
     return table
 
 
+@kernel()
 def _solved(s: FloatArray, narrowest: float, mu: float, nu: float) -> FloatArray:
-    """Return m(s) at points s >= 0, by Halley steps from the larger of m(0) and s - Phi^-1(nu), below it."""
-    m = np.maximum(narrowest, s - special.ndtri(nu))
-    for _ in range(8):
-        u, v = s + m, s - m
-        tails = special.ndtr(-u)
-        excess = np.where(v > 0.0, special.ndtr(-v) - tails - mu, nu - tails - special.ndtr(v))
-        du, dv = np.exp(-0.5 * u * u) / _ROOT, np.exp(-0.5 * v * v) / _ROOT
-        newton = excess / (du + dv)
-        m -= newton / (1.0 + 0.5 * newton * (u * du - v * dv) / (du + dv))
-    return m
+    """Return m(s) at points that lie close together, by Halley steps from each point to the next."""
+    m, before, found = narrowest, 0.0, np.empty(s.size)
+    for i in range(s.size):
+        m += (s[i] - before) * math.tanh(before * m)
+        before = s[i]
+        for _ in range(4):
+            u, v = s[i] + m, s[i] - m
+            excess, _ = _excess(u, v, mu, nu)
+            du, dv = density(u), density(v)
+            newton = excess / (du + dv)
+            m -= newton / (1.0 + 0.5 * newton * (u * du - v * dv) / (du + dv))
+        found[i] = m
+    return found
 
 
 CERTIFICATE = Certificate(

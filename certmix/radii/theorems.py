@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError
+from certmix.kernels import kernel
 from certmix.radii._checks import Certificate, as_numbers, check_alpha, check_sigma, probability_pairs
-from certmix.radii._normal import EPS, quantile
+from certmix.radii._normal import EPS, quantile, quantile_table
 from certmix.radii.exact import rounded_down
 from certmix.types import FloatArray
 
@@ -96,7 +97,7 @@ def gaussian_lipschitz_radius(
     """
     p, q = probability_pairs(p_lower, q_upper)
     alpha, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
-    return rounded_down(sigma * (p - q - (1.0 - alpha) / alpha) / (2.0 * unit_constant), 0.0, sigma)
+    return _lipschitz_loop(p.ravel(), q.ravel(), sigma, alpha, unit_constant).reshape(p.shape)
 
 
 def smoothing_radius(
@@ -109,13 +110,34 @@ def smoothing_radius(
     """
     p, q = probability_pairs(p_lower, q_upper)
     alpha, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
-    # Each complement is a sum of positive terms, so that none cancels.
-    upper = quantile(alpha * p, (1.0 - alpha) + alpha * (1.0 - p))
-    lower = quantile(alpha * q + (1.0 - alpha), alpha * (1.0 - q))
-    with np.errstate(invalid="ignore"):
-        radius = rounded_down(0.5 * sigma * (upper - lower), np.abs(upper) + np.abs(lower), sigma)
-    infinite = np.isinf(upper) | np.isinf(lower)
-    return np.where(p <= q, 0.0, np.where(infinite, np.where(upper > lower, np.inf, 0.0), radius))
+    return _smoothing_loop(p.ravel(), q.ravel(), sigma, alpha, quantile_table()).reshape(p.shape)
+
+
+@kernel()
+def _lipschitz_loop(p: FloatArray, q: FloatArray, sigma: float, alpha: float, unit: float) -> FloatArray:
+    """Theorem 3.5 with Lipschitz constant unit / sigma for every class, pair by pair."""
+    mu, radius = (1.0 - alpha) / alpha, np.empty(p.size)
+    for i in range(p.size):
+        radius[i] = rounded_down(sigma * (p[i] - q[i] - mu) / (2.0 * unit), 0.0, sigma)
+    return radius
+
+
+@kernel()
+def _smoothing_loop(
+    p: FloatArray, q: FloatArray, sigma: float, alpha: float, table: FloatArray
+) -> FloatArray:
+    """Theorem 3.7, pair by pair; each complement is a sum of positive terms, so that none cancels."""
+    radius = np.empty(p.size)
+    for i in range(p.size):
+        upper = quantile(alpha * p[i], (1.0 - alpha) + alpha * (1.0 - p[i]), table)
+        lower = quantile(alpha * q[i] + (1.0 - alpha), alpha * (1.0 - q[i]), table)
+        if p[i] <= q[i]:
+            radius[i] = 0.0
+        elif math.isinf(upper) or math.isinf(lower):
+            radius[i] = math.inf if upper > lower else 0.0
+        else:
+            radius[i] = rounded_down(0.5 * sigma * (upper - lower), abs(upper) + abs(lower), sigma)
+    return radius
 
 
 SMOOTHING = Certificate("smoothing", "smoothing (Thm 3.7)", "Theorem 3.7.", smoothing_radius)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -78,19 +76,3 @@ def test_votes_of_the_selected_class_and_the_runner_up():
     votes, rivals = selected_and_runner_up(counts, selected)
     for row, own, vote, rival in zip(counts, selected, votes, rivals, strict=True):
         assert vote == row[own] and rival == np.delete(row, own).max()
-
-
-def test_a_log_is_certified_again_without_numba(tmp_path):
-    rows = [
-        f"{k}\t{k % 3}\t{k % 3 if k % 5 else -1}\t{0.1 * (k % 5)}\t{int(k % 5 > 0)}\t0:00:01"
-        for k in range(400)
-    ]
-    log = tmp_path / "log.tsv"
-    log.write_text("\n".join(["idx\tlabel\tpredict\tradius\tcorrect\ttime", *rows, ""]))
-    code = (
-        "import sys\nimport certmix.certification.trade_off\nfrom certmix.certification.stored import recertify\n"
-        f"recertify({str(log)!r}, sigma=0.5, alpha=0.76)\n"
-        "print([name for name in ('numba', 'torch', 'pandas', 'scipy.stats', 'scipy.signal') if name in sys.modules])"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == "[]\n"
