@@ -23,7 +23,7 @@ from certmix.runs.cells import Progress
 from certmix.runs.settings import check_known, divide, refuse, takes
 from certmix.runs.sources import OF_ROBUST, OF_STANDARD, Data, Models, Sources, sources_of
 from certmix.studies import DEFAULTS
-from certmix.studies.nuts_choices import CertifiedRequest, FitChoices
+from certmix.studies.nuts_choices import CertifiedRequest, FitChoices, asked_fit
 from certmix.studies.study import StudyResult, Surroundings
 from certmix.tables.result import Result
 from certmix.tables.trade_off import TradeOff
@@ -278,43 +278,26 @@ def nuts_fit(
     from certmix.studies import nuts_fit as fitting
 
     given = _given(nuts_fit, options)
-    around_it = {"output", "fresh", "device", "progress"}
     if published is not None:
         check_choice("published", published, GRIDS)
-        known = {*Sources.__struct_fields__, "output", "device", "copy_weights"}
-        refuse(
-            given, [name for name in given if name not in known], "is not for published, which fits nothing"
-        )
-        if not isinstance(given.get("output"), str | Path):
-            raise ParameterError("published needs a folder for the mix: add output, such as output = 'mix'")
         if data is not None or certified or logits is not None:
             raise ParameterError("published fits nothing: leave data, logits and certified out")
+    choices = asked_fit(
+        given, lambda names, why: refuse(given, names, why.replace("--", "")),
+        published=published is not None, certified=certified, logits=logits is not None,
+    )  # fmt: skip
+    if choices is None:
         return fitting.nuts_published(
-            published, given["output"], sources_of(models, None, given),
+            str(published), given["output"], sources_of(models, None, given),
             copy_weights=given.get("copy_weights", False), device=given.get("device", "auto"),
         )  # fmt: skip
-    if certified:
+    if isinstance(choices, CertifiedRequest):
         from certmix.studies.nuts_certified import nuts_certified
 
-        known = {*CertifiedRequest.__struct_fields__, *Sources.__struct_fields__, *around_it}
-        refuse(given, [name for name in given if name not in known], "does not go with certified")
-        for name in ("at_radius", "sigma"):
-            if name not in given:
-                raise ParameterError(f"certified needs {name}: add it, such as {name} = 0.5")
-        (chosen,) = divide(given, CertifiedRequest)
-        return _study(nuts_certified, models, data, given, request=CertifiedRequest(**chosen))
-    of_fit = {*FitChoices.__struct_fields__, *AttackRequest.__struct_fields__, *Sources.__struct_fields__}
-    refuse(
-        given,
-        [name for name in given if name not in of_fit | around_it],
-        "needs certified = True: add it, or",
-    )
-    (chosen,) = divide(given, FitChoices)
-    choices = FitChoices(**chosen)
+        return _study(nuts_certified, models, data, given, request=choices)
     if logits is not None:
         if models is not None or data is not None:
             raise ParameterError("logits hold what is fitted on: leave models and data out")
-        refuse(given, list(given), "is not for logits, which are there")
         return fitting.fit_file(Path(logits), choices)
     usual = {k: v for k, v in DEFAULTS["nuts-fit"].items() if k != "steps" or not choices.gradient_free}
     request = asked_attack({**given, "attack": "apgd-ce"}, usual)

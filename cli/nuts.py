@@ -9,13 +9,12 @@ import click
 
 from certmix.errors import ParameterError
 from certmix.nuts.grid import GRIDS
-from certmix.runs.attack_request import AttackRequest
 from certmix.runs.sources import OF_ROBUST, OF_STANDARD, Sources
 from certmix.studies import DEFAULTS
-from certmix.studies.nuts_choices import STUDIES, CertifiedRequest, FitChoices
+from certmix.studies.nuts_choices import STUDIES, CertifiedRequest, FitChoices, asked_fit
 from certmix.tables.formats import FORMATS
 
-from .options import MODEL_TIMEOUT, NUMBERS, PATH, divide, format_option, options, refuse_unused, sources_of
+from .options import MODEL_TIMEOUT, NUMBERS, PATH, format_option, options, refuse_unused, sources_of
 from .progress import say
 from .studies import OF_NOISE, made, print_study, run_study, study_options
 
@@ -50,9 +49,6 @@ The mix then answers to the name nuts:mix, for example
   certmix attack --robust nuts:mix#bypass --attack apgd-ce
   certmix certify --robust nuts:proved#robust --scores soft --sigma 0.5 --alpha A
 """
-OF_PUBLISHED = {*OF_STANDARD, *OF_ROBUST, "crop", "copy_weights"}
-OF_LOGITS = {"beta", "clamp", "preset", "grid", "quantile", "rival", "conditional", "standard_temperature"}
-
 SHARED = ("clamp", "preset", "grid", "copy_weights", "inputs", "seed", "precision", "batch_size")
 """What a certified fit takes as any fit does."""
 
@@ -98,53 +94,28 @@ def fit(
     --at-radius under --clean-accuracy-floor on the tuning inputs, and the mix is
     certified on other inputs, beside hard votes.
     """
-    surroundings = {"output", "fresh", "device", "format_"}
-    asked = [*(given.keys() - surroundings), *(["full_strength"] if full_strength else [])]
-    asked += [name for name, value in (("logits", logits), ("certified", certified)) if value]
-    if published:
-        odd = sorted({*asked} - OF_PUBLISHED)
-        refuse_unused([*odd, "fresh"], "is not for --published, which fits nothing and reads no data")
-        if given["output"] is None:
-            raise ParameterError("--published needs a folder for the mix: add it, for example --output mix")
-        from certmix.studies.nuts_fit import nuts_published
+    choices = asked_fit(
+        given, refuse_unused, published=published is not None, certified=certified, logits=logits is not None
+    )
+    from certmix.studies import nuts_fit as fitting
 
-        result = nuts_published(
-            published, given["output"], sources_of(given), copy_weights=given.get("copy_weights", False),
+    if choices is None:
+        result = fitting.nuts_published(
+            str(published), given["output"], sources_of(given), copy_weights=given.get("copy_weights", False),
             device=given["device"], say=say,
         )  # fmt: skip
         print_study(result, given["format_"])
         return 0
-    if certified:
-        known = {*CertifiedRequest.__struct_fields__, *Sources.__struct_fields__, "certified"}
-        for name in sorted({*asked} - known):
-            raise ParameterError(f"{_flag(name)} does not go with --certified: leave one of them out")
-        for name in ("at_radius", "sigma"):
-            if name not in given:
-                flag = _flag(name)
-                raise ParameterError(f"--certified needs {flag}: add it, for example {flag} 0.5")
+    if isinstance(choices, CertifiedRequest):
         from certmix.studies.nuts_certified import nuts_certified
 
-        (chosen,) = divide(given, CertifiedRequest)
-        return made(nuts_certified, CertifiedRequest(**chosen), given)
-    for name in asked:
-        known = {*FitChoices.__struct_fields__, *AttackRequest.__struct_fields__, *Sources.__struct_fields__}
-        if name in OF_NOISE or (name in CertifiedRequest.__struct_fields__ and name not in known):
-            raise ParameterError(f"{_flag(name)} needs --certified: add it, or leave {_flag(name)} out")
-    from certmix.studies.nuts_fit import fit_file, nuts_fit
-
-    (chosen,) = divide(given, FitChoices)
-    choices = FitChoices(**chosen, early_stop=not full_strength)
+        return made(nuts_certified, choices, given)
+    choices = choices.replace(early_stop=not full_strength)
     if logits is not None:
-        odd = sorted({*asked, "output", "fresh", "device", "model_timeout"} - OF_LOGITS - {"logits"})
-        refuse_unused(odd, "is not for --logits, which fits on what the file holds")
-        print_study(fit_file(logits, choices), given["format_"])
+        print_study(fitting.fit_file(logits, choices), given["format_"])
         return 0
     usual = {k: v for k, v in DEFAULTS["nuts-fit"].items() if k != "steps" or not choices.gradient_free}
-    return run_study(nuts_fit, {**given, "attack": "apgd-ce"}, usual, choices=choices)
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    return run_study(fitting.nuts_fit, {**given, "attack": "apgd-ce"}, usual, choices=choices)
 
 
 EVALUATE = """\b

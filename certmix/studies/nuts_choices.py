@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -11,7 +13,9 @@ from certmix.bounds import bounds_of
 from certmix.certification.request import CertifyRequest, StandardTemperature
 from certmix.errors import ParameterError
 from certmix.nuts.grid import BETAS, CLAMP_NAMES, GRIDS, QUANTILES, RIVALS, TOP_K, Grid, parse_grid
-from certmix.runs.settings import DERIVED, Count, Inputs, Option, Positive, Settings, Share
+from certmix.runs.attack_request import AttackRequest
+from certmix.runs.settings import DERIVED, Count, Inputs, Option, Positive, Settings, Share, divide
+from certmix.runs.sources import OF_ROBUST, OF_STANDARD, Sources
 from certmix.sampling.devices import PRECISIONS
 
 CERTIFIED_GRID = "s=0.5:500:8,p=1:6:6,c=-2:0:8"
@@ -163,3 +167,45 @@ class CertifiedRequest(Settings, frozen=True):
         """Return the part that decides which noisy logits are drawn."""
         names = ("sigma", "noisy_samples", "seed", "precision")
         return {name: getattr(self, name) for name in names}
+
+
+OF_PUBLISHED = {*OF_STANDARD, *OF_ROBUST, "crop", "copy_weights"}
+"""What makes models, and the side of their inputs."""
+OF_LOGITS = {"beta", "clamp", "preset", "grid", "quantile", "rival", "conditional", "standard_temperature"}
+AROUND = {"output", "fresh", "device", "progress", "format_", "model_timeout"}
+
+
+def asked_fit(
+    given: dict[str, Any],
+    refuse: Callable[[Iterable[str], str], None],
+    *,
+    published: bool,
+    certified: bool,
+    logits: bool,
+) -> FitChoices | CertifiedRequest | None:
+    """Take from `given` the choices of a fit, None of no fit; `refuse` gets names of no effect, and why."""
+    asked = sorted(given.keys() - AROUND)
+    if published:
+        odd = [name for name in asked if name not in OF_PUBLISHED]
+        odd += ["full_strength", "logits", "certified", "fresh"]
+        refuse(odd, "is not for --published, which fits nothing and reads no data")
+        if not isinstance(given.get("output"), str | Path):
+            raise ParameterError("--published needs a folder for the mix: add it, for example --output mix")
+        return None
+    of_certified = {*CertifiedRequest.__struct_fields__, *Sources.__struct_fields__}
+    if certified:
+        odd = [name for name in asked if name not in of_certified]
+        refuse([*odd, "full_strength", "logits"], "does not go with --certified")
+        for name in ("at_radius", "sigma"):
+            if name not in given:
+                raise ParameterError(f"--certified needs --{name.replace('_', '-')}: add it, such as 0.5")
+        (chosen,) = divide(given, CertifiedRequest)
+        return CertifiedRequest(**chosen)
+    known = {*FitChoices.__struct_fields__, *AttackRequest.__struct_fields__, *Sources.__struct_fields__}
+    alone = [name for name in asked if name not in known]
+    refuse([*alone, "denoiser", "feature_scale"], "needs --certified: add it, or")
+    if logits:
+        odd = [name for name in given if name not in {*OF_LOGITS, "format_"}]
+        refuse([*odd, "full_strength"], "is not for --logits, which fits on what the file holds")
+    (chosen,) = divide(given, FitChoices)
+    return FitChoices(**chosen)

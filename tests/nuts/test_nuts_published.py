@@ -10,6 +10,7 @@ import pytest
 import torch
 from plain_nuts import margins, softmax, transformed
 
+import certmix
 from certmix.errors import ModelError, ParameterError
 from certmix.nuts import BETAS, GRIDS, TOP_K, margin_grid, solve_beta
 from certmix.nuts.description import PUBLISHED
@@ -198,3 +199,19 @@ def test_requests_name_no_attack():
     for other in ("fgsm", "square", "apgd-targeted", "autoattack"):
         with pytest.raises(ParameterError, match="own suite"):
             own_attack(AttackRequest(attack=other), 20)
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        ({"logits": "l.npz", "gradient_free": True}, "gradient_free = True is not for logits"),
+        ({"published": "cifar10"}, "published needs a folder"),
+        ({"certified": True, "sigma": 0.5}, "certified needs at_radius"),
+        ({"certified": True, "beta": 0.9}, "beta = 0.9 does not go with certified"),
+        ({"at_radius": 0.5}, "at_radius = 0.5 needs certified"),
+    ],
+)
+def test_functions_refuse_what_the_command_refuses(given, told):
+    with pytest.raises(ParameterError) as refused:
+        certmix.nuts_fit(**given)
+    assert told in str(refused.value).replace("--", "").replace("at-radius", "at_radius")
