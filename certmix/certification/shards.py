@@ -263,6 +263,8 @@ def _facts(parts: Sequence[Part]) -> dict[str, str]:
         if model is None:
             continue
         told = logits_key(model["checksum"])
+        if role == "robust" and parts[0].store.get(shown := logits_key(model["checksum"], shown=True)):
+            told = shown
         stored = [(part.folder, part.store.get(told)) for part in parts]
         for folder, text in stored:
             if text is None or stored[0][1] is None:

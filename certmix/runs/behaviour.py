@@ -42,9 +42,14 @@ _ROUNDING = 2.0**-18
 _LEAST = 1e-300
 
 
-def logits_key(checksum: str) -> str:
-    """Return the key under which a run's database keeps the logits of a model."""
-    return f"logits of {checksum}"
+def logits_key(checksum: str, shown: bool = False) -> str:
+    """Return the key of the logits of a model in a run's database, `shown` what a kind of smoothing shows."""
+    return f"logits of {checksum}{', as shown' * shown}"
+
+
+def key_of(model: LoadedModel) -> str:
+    """Return the key of a loaded model's logits: g may be the same net as is shown cases of inputs."""
+    return logits_key(model.checksum, bool(getattr(model.module, "shows", False)))
 
 
 @full_float32()
@@ -148,13 +153,11 @@ def hold(
     for role, model in loaded.models.items():
         if model is None:
             continue
-        stored = store.get(logits_key(model.checksum))
+        stored = store.get(key_of(model))
         if stored is None:
             if role == "robust" and store.begun():
                 raise _unknown(where, role)
-            new[logits_key(model.checksum)] = probe(
-                model, loaded.dataset, device, sigma if role == "robust" else None
-            )
+            new[key_of(model)] = probe(model, loaded.dataset, device, sigma if role == "robust" else None)
             continue
         most = MOST_COMPARED if role == "standard" else None
         if told := differs(store, role, model, loaded.dataset, device, wanted=wanted, step=step, most=most):
@@ -178,7 +181,7 @@ def differs(
 
     from certmix.calling import call_model
 
-    stored = store.get(logits_key(model.checksum))
+    stored = store.get(key_of(model))
     if stored is None:
         raise _unknown("the run", role)
     if told := like(stored, model, dataset, device):

@@ -86,6 +86,8 @@ class Ablation:
 class Opened(nn.Module):
     """A network that sees inputs with what is shown of them; a plain input, of `shape`, is all shown."""
 
+    shows = True
+
     def __init__(self, model: nn.Module, shape: Sequence[int]) -> None:
         super().__init__()
         self.model, self.shape = model, tuple(shape)

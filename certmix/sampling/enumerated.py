@@ -73,6 +73,8 @@ class Views:
 class Shown(nn.Module):
     """A base model behind the views of a kind; called by itself, it is shown one of them, the middle one."""
 
+    shows = True
+
     def __init__(self, model: nn.Module, views: Views) -> None:
         super().__init__()
         self.model, self.views = model, views

@@ -30,6 +30,7 @@ from certmix.tables.words import (
     PATCH,
     certificate_label,
     classifier_label,
+    noise_words,
     radius_heading,
     settled,
     summary_table,
@@ -111,6 +112,7 @@ def curve_plot(
     alpha: float,
     complete: bool = True,
     norm: str = "l2",
+    noise: str = "",
 ) -> bytes:
     """Return the plot of `plot_certified_accuracy` as a file's content."""
 
@@ -162,7 +164,7 @@ def curve_plot(
             axes.plot([], [], linewidth=7, color=DARK, alpha=0.2, label=_BAND)
         handles, labels = axes.get_legend_handles_labels()
         legend(figure, handles, 2 if max(map(len, labels), default=0) <= 44 else 1)
-        parts = [] if sigma is None else [f"\u03c3 = {plain_decimal(sigma)}"]
+        parts = [symbols(noise)] if noise else [] if sigma is None else [f"\u03c3 = {plain_decimal(sigma)}"]
         parts.append(f"\u03b1 = {plain_decimal(alpha)}")
         counts = sorted({curve.inputs for curve in curves})
         if counts:
@@ -202,14 +204,14 @@ def certified_plots(
     any, ``probabilities`` the distribution of lower bounds p: `shares` has for each h its name and the p of
     rightly classified inputs.  Wrong ones are given up early, with no p to speak of.
     """
-    title = "Certified accuracy" + (f": {summary.data}" if summary.data else "")
+    title, noise = "Certified accuracy" + (f": {summary.data}" if summary.data else ""), noise_words(summary)
 
     def draw(suffix: str) -> bytes:
-        about = summary.sigma, summary.alpha, bool(summary.complete), summary.norm
-        return curve_plot(curves, suffix, title, *about)
+        about = summary.alpha, bool(summary.complete), summary.norm, noise
+        return curve_plot(curves, suffix, title, None, *about)
 
     plots: dict[str, Callable[[str], bytes]] = {"certified-accuracy": draw}
-    about = f"\u03c3 = {plain_decimal(summary.sigma or 0.0)}, {summary.inputs:,} inputs"
+    about = symbols(f"{noise}, {summary.inputs:,} inputs")
     if fronts is not None:
         from certmix.tables.fronts import certified_fronts
 

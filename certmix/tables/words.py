@@ -80,18 +80,22 @@ def deterministic(summary: Summary) -> bool:
     return bool(summary.rows) and all(row.certificate in DETERMINISTIC for row in summary.rows)
 
 
+def noise_words(summary: Summary) -> str:
+    """Return the noise, and how much of it there is; "" without any, or of several."""
+    if summary.scale is not None:
+        kind = f"{summary.noise}{'' if deterministic(summary) else ' noise'}"
+        return f"{kind}, scale = {as_given(summary.scale)}"
+    return "" if summary.sigma is None else f"sigma = {as_given(summary.sigma)}"
+
+
 def settings(summary: Summary) -> str:
     """Return sigma, alpha, samples, failure probability and inputs in one line."""
     alpha = f"alpha = {plain_decimal(summary.alpha)}"
     inputs = f"{summary.inputs:,} input{'' if summary.inputs == 1 else 's'}"
-    sigma = "sigma of the best source" if summary.sigma is None else f"sigma = {as_given(summary.sigma)}"
-    if summary.scale is not None:
-        noise = "" if deterministic(summary) else " noise"
-        sigma = f"{summary.noise}{noise}, scale = {as_given(summary.scale)}"
+    noise = noise_words(summary)
     if deterministic(summary):
-        of = "" if summary.scale is None else f"{sigma}, "
-        return f"{of}{alpha}, no failure probability: deterministic, {inputs}"
-    parts, mean = [sigma, alpha], summary.mean_samples
+        return f"{noise}{', ' * bool(noise)}{alpha}, no failure probability: deterministic, {inputs}"
+    parts, mean = [noise or "sigma of the best source", alpha], summary.mean_samples
     if summary.samples is not None:
         drawn = f"{summary.samples:,} samples an input"
         fixed = mean is None or mean == summary.samples

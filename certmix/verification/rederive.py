@@ -28,7 +28,7 @@ from certmix.errors import CertmixError, ParameterError
 from certmix.files import digest_of
 from certmix.models.spec import LoadedModel
 from certmix.runs import Identity, Store, StudyIdentity, read_run
-from certmix.runs.behaviour import differs, logits_key, told_changes
+from certmix.runs.behaviour import differs, key_of, told_changes
 from certmix.runs.folder import NOISE_VERSION
 from certmix.runs.records import Answers, Records, having, places_of
 from certmix.runs.sources import Loaded
@@ -238,7 +238,7 @@ def behaviour(folder: Path, loaded: Loaded, device: torch.device) -> list[CheckR
         return [
             _answers(store, role, model, data, device)
             for role, model in loaded.models.items()
-            if model is not None and store.get(logits_key(model.checksum)) is not None
+            if model is not None and store.get(key_of(model)) is not None
         ]
 
 

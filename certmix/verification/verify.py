@@ -30,7 +30,7 @@ from certmix.errors import Interrupted, ParameterError, RunError
 from certmix.files import digest_of
 from certmix.models.spec import LoadedModel
 from certmix.runs import Run, read_run
-from certmix.runs.behaviour import changed_parts, logits_key
+from certmix.runs.behaviour import changed_parts, key_of
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION
 from certmix.runs.sources import Loaded, Sources, SourcesOf, absolute, handed_over, load_data
 from certmix.sampling import resolve_device
@@ -274,10 +274,11 @@ def draw(
     if found is not None and found.current and not fresh:
         return Sampling(len(wanted), 0, samples(), 0, planned.why)
     if found is not None and found.folder != folder and not fresh:  # copy what can be used of it
-        sums = [model.checksum for model in loaded.models.values() if model is not None]
+        models = [model for model in loaded.models.values() if model is not None]
+        sums = [model.checksum for model in models]
         identity = identity_of(request, loaded)
         with closing(opened(found.folder, classes)) as stored, Run(folder, identity, classes) as run:
-            for key in ["bound", "gates", "fixed_samples", *map(logits_key, sums)]:
+            for key in ["bound", "gates", "fixed_samples", *map(key_of, models)]:
                 if (value := stored.get(key)) is not None:
                     run.store.put(key, value)
             if sampled:

@@ -7,14 +7,13 @@ import multiprocessing
 import os
 import pickle
 import signal
-from concurrent.futures import Executor, Future
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from planes import plane
-from spreading import cells, rows
+from spreading import Inline, cells, rows
 
 import certmix
 from certmix.certification import proved
@@ -76,24 +75,6 @@ def test_numbers_are_those_of_one_process_though_a_worker_is_killed(problem, kin
     engine = json.loads((problem.folder / "both" / "run.json").read_text())["engine"]
     assert engine == {"name": "local", "workers": 2}
     assert not multiprocessing.active_children()
-
-
-class Inline(Executor):
-    """An executor whose only worker is this process, with all that is sent pickled."""
-
-    _max_workers = 1
-
-    def __init__(self):
-        self.sent = []
-
-    def submit(self, function, *args):
-        answer, args = Future(), pickle.loads(pickle.dumps(args))
-        self.sent += args[-1] if len(args) > 1 else []  # not the question what its device computes
-        try:
-            answer.set_result(pickle.loads(pickle.dumps(function(*args))))
-        except Exception as error:
-            answer.set_exception(error)
-        return answer
 
 
 @pytest.mark.parametrize("kind", KINDS)
