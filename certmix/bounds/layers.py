@@ -2,13 +2,13 @@
 
 Cut [0, 1] into K layers of width 1 / K.  A score is the mean of its parts
 ``Y_k = clip(K score - k, 0, 1)``, and each part is itself a function of the noisy
-input with values in [0, 1].  The Neyman-Pearson lemma holds for each of them:
+input with values in [0, 1].  The curve G of the noise holds for each of them:
 
-    h(x + d) = mean_k E Y_k(x + d) >= mean_k Phi(Phi^-1(E Y_k(x)) - ||d|| / sigma),
+    h(x + d) = mean_k E Y_k(x + d) >= mean_k G_||d||(E Y_k(x)),
 
-and upwards with plus.  With one layer this is the mean-only bound; the more
-layers, the nearer it comes to ``int Phi(Phi^-1(P[score >= s]) - ||d|| / sigma) ds``,
-because the mean of Y_k is the mean of P[score >= s] over its layer.
+and upwards with 1 - G(1 - .).  With one layer this is the mean-only bound; the
+more layers, the nearer it comes to ``int G_||d||(P[score >= s]) ds``, because
+the mean of Y_k is the mean of P[score >= s] over its layer.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import ndtri
 
 from certmix.bounds.bound import Bound, LayerBounds, check_failure_probability
 from certmix.bounds.hoeffding import entropy_lower_bound, entropy_upper_bound
 from certmix.bounds.statistics import BIN_STEPS, BINS, ROW_SLACK, ScoreStatistics
 from certmix.errors import ParameterError
-from certmix.kernels import kernel
-from certmix.radii._checks import check_alpha, check_sigma, less_lost, probability_pairs, statuses
-from certmix.radii._normal import EPS, ndtr
+from certmix.radii import Smoothing
+from certmix.radii._checks import check_alpha, probability_pairs, statuses
+from certmix.radii._normal import EPS
 from certmix.types import CertifiedRadii, FloatArray
 
 __all__ = ["BOUND", "bound_layers", "layer_means", "layered_radii"]
 
 _ROUNDING = 1e-13
-"""More than the rounding errors of a margin, a mean of values of ndtr, and of the quantiles in it."""
+"""More than the rounding errors of a margin, and of the means of values of the curve in it."""
 LAYERS = 16  # of the union bound; a divisor of `BINS`
 
 
@@ -73,66 +72,48 @@ def bound_layers(statistics: Sequence[ScoreStatistics], failure_probability: flo
     )  # fmt: skip
 
 
-@kernel()
-def _shifted(quantiles: FloatArray, shift: float) -> float:
-    """Mean over the layers of Phi(quantile + shift)."""
-    total = 0.0
-    for quantile in quantiles:
-        total += ndtr(quantile + shift)
-    return total / quantiles.size
+def _margins(t: FloatArray, bounds: LayerBounds, smoothing: Smoothing) -> FloatArray:
+    """Return lower bounds of h_y - max_i h_i (m,) at distances t (m,) in scales; they decrease in t."""
+    own = smoothing.moved(bounds.own_lower, t[:, None]).mean(1)
+    rivals = smoothing.moved(bounds.rival_upper, t[:, None, None], up=True).mean(2)
+    rest = smoothing.moved(bounds.rest_upper, t, up=True)
+    return np.asarray(
+        own - np.minimum(np.maximum(rest, rivals.max(1, initial=0.0)), 1.0 - own + bounds.row_slack)
+    )
 
 
-@kernel()
-def _margin(t: float, own: FloatArray, rivals: FloatArray, rest: float, slack: float) -> float:
-    """Lower bound of h_y - max_i h_i at distance sigma t, given quantiles; decreasing in t."""
-    selected = _shifted(own, -t)
-    largest = ndtr(rest + t)
-    for i in range(rivals.shape[0]):
-        largest = max(largest, _shifted(rivals[i], t))
-    return selected - min(largest, 1.0 - selected + slack)
-
-
-@kernel()
-def _distances(
-    own: FloatArray, rivals: FloatArray, rest: FloatArray, slack: float, threshold: float
-) -> FloatArray:
-    """The largest t of each input at which the margin was seen above the threshold; 0 if at none."""
-    found = np.zeros(len(own))
-    for i in range(len(own)):
-        if not _margin(0.0, own[i], rivals[i], rest[i], slack) > threshold:
-            continue
-        low, high = 0.0, 1.0
-        while high < 64.0 and _margin(high, own[i], rivals[i], rest[i], slack) > threshold:
-            low, high = high, 2.0 * high
-        for _ in range(60):
-            middle = 0.5 * (low + high)
-            if _margin(middle, own[i], rivals[i], rest[i], slack) > threshold:
-                low = middle
-            else:
-                high = middle
-        found[i] = low
-    return found
+def _distances(bounds: LayerBounds, smoothing: Smoothing, threshold: float) -> FloatArray:
+    """Return the largest t of each image at which the margin was seen above the threshold; 0 if at none."""
+    low = np.zeros(len(bounds.own_lower))
+    high, some = low + 1.0, _margins(low, bounds, smoothing) > threshold
+    doublings = 20 if smoothing.entry.whole else 6
+    for step in range(doublings + 60):
+        t = high if step < doublings else 0.5 * (low + high)
+        above = _margins(t, bounds, smoothing) > threshold
+        high = np.where(above, 2.0 * high, high) if step < doublings else np.where(above, high, t)
+        low = np.where(above, t, low)
+    return np.where(some, low, 0.0)
 
 
 def layered_radii(
-    bounds: LayerBounds, *, sigma: float, alpha: float, margin_slack: float = 0.0
+    bounds: LayerBounds, *, sigma: float | Smoothing, alpha: float, margin_slack: float = 0.0
 ) -> CertifiedRadii:
-    """Return the l2 radii within which the mix keeps its class, from bounds of distributions, rounded down.
+    """Return the radii within which the mix keeps its class, from bounds of distributions, rounded down.
 
     ``sigma t`` for the largest t with ``L(t) - max_i U_i(t) > (1 - alpha) / alpha + margin_slack``, where
-    L is the mean over layers of Phi(Phi^-1(own_lower) - t), U_i of a followed rival that of
-    Phi(Phi^-1(rival_upper) + t), U_i of the rest is Phi(Phi^-1(rest_upper) + t), and no
-    U_i exceeds 1 - L.  alpha may be chosen afterwards: the bounds hold together.
+    L is the mean over layers of G_t(own_lower), G the curve of the noise, U_i of a followed rival that of
+    1 - G_t(1 - rival_upper), U_i of the rest is 1 - G_t(1 - rest_upper), and no U_i exceeds 1 - L.  alpha
+    may be chosen afterwards: the bounds hold together.  t is at most 64.
     """
-    weight, sigma = check_alpha(alpha, margin_slack), check_sigma(sigma)
+    weight, smoothing = check_alpha(alpha, margin_slack), Smoothing.of(sigma)
     for values in (bounds.own_lower, bounds.rival_upper, bounds.rest_upper):
         probability_pairs(values, 0.0)
-    own, rivals, rest = map(ndtri, (bounds.own_lower, bounds.rival_upper, bounds.rest_upper))
     threshold = (1.0 - weight) / weight + _ROUNDING
-    t = _distances(own, rivals, rest, bounds.row_slack, threshold)
-    radius = less_lost(sigma * np.maximum(0.0, t * (1 - 4 * EPS) - _ROUNDING), bounds.lost)
-    established = _distances(own, rivals, rest, bounds.row_slack, _ROUNDING) > 0
-    return CertifiedRadii(bounds.method, "l2", sigma, alpha, radius, statuses(radius, established))
+    t = _distances(bounds, smoothing, threshold)
+    scaled = smoothing.scale * np.maximum(0.0, t * (1 - 4 * EPS) - _ROUNDING)
+    radius = smoothing.converted(np.ceil(t) if smoothing.entry.whole else scaled, bounds.lost)
+    status = statuses(radius, _margins(np.zeros(len(t)), bounds, smoothing) > _ROUNDING)
+    return CertifiedRadii(bounds.method, smoothing.norm, smoothing.scale, alpha, radius, status)
 
 
 BOUND = Bound(

@@ -204,7 +204,7 @@ def radii_of(
     """Return the certified radii of bounds of means, or of distributions (``exact`` only), as published."""
     slack = margin_slack_of(alpha)
     if isinstance(bounds, LayerBounds):
-        found = layered_radii(bounds, sigma=Smoothing.of(sigma).scale, alpha=alpha, margin_slack=slack)
+        found = layered_radii(bounds, sigma=sigma, alpha=alpha, margin_slack=slack)
         return replace(found, certificate=certificate)
     return certify_radii(bounds, sigma=sigma, alpha=alpha, certificate=certificate, margin_slack=slack)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from certmix.certification.evaluate import Evaluation, View
 from certmix.certification.request import CertifyRequest, Row
 from certmix.models.temperature import sharpened
-from certmix.radii import margin_slack_of
+from certmix.radii import Smoothing, margin_slack_of
 from certmix.runs.records import Answers, Records
 from certmix.types import ConfidenceBounds, FloatArray
 
@@ -39,15 +39,9 @@ class Fronts(NamedTuple):
 def fronts_of(
     found: Evaluation, standard: Mapping[int, FloatArray], request: CertifyRequest
 ) -> Fronts | None:
-    """Return the fronts of votes, with g as asked and one-hot, and of the tuned row; None without g.
-
-    They are of Gaussian noise and its own norm, None for others.
-    """
+    """Return the fronts of votes, with g as asked and one-hot, and of the tuned row; None without g."""
     records = Records.of(found.records)
     g = Answers.of(standard).rows(records.indices) if len(records) else None
-    sigma = request.sigma
-    if sigma is None or request.norm != "l2":
-        return None
     if g is None or any(not isinstance(view.bounds, ConfidenceBounds) for view in found.views.values()):
         return None
     at = next((radius for radius in request.radii if radius > 0), 0.0)
@@ -64,7 +58,7 @@ def fronts_of(
     clean = found.summary.clean_accuracy.standard
     points |= {} if clean is None else {"g alone": (clean, 0.0)}
     lines = tuple(
-        _front(name, row, found.views[row.gate], records.behind(row.gate), g, at, sigma)
+        _front(name, row, found.views[row.gate], records.behind(row.gate), g, at, request.smoothing)
         for name, row in wanted.items()
     )
     return Fronts(at, lines, points)
@@ -82,22 +76,25 @@ def _point(classifier: str, alpha: float) -> str:
     return f"{'mixed' if classifier == 'mixed' else 'mixed, gated'}, \u03b1 = {alpha:g}"
 
 
-def _front(name: str, row: Row, view: View, behind: Records, g: FloatArray, at: float, sigma: float) -> Front:
+def _front(
+    name: str, row: Row, view: View, behind: Records, g: FloatArray, at: float, noise: Smoothing
+) -> Front:
     bounds, labels = view.bounds, behind.labels
     assert isinstance(bounds, ConfidenceBounds)
-    held = np.sort(np.where(view.selected == labels, margins_at(bounds, at, sigma), -1.0))
+    held = np.sort(np.where(view.selected == labels, margins_at(bounds, at, noise), -1.0))
     certified = (len(held) - np.searchsorted(held, needed(ALPHAS), "right")) / len(held)
     sharp, h = sharpened(g, row.temperature), behind.frequencies
     clean = [np.mean(((1 - alpha) * sharp + alpha * h).argmax(1) == labels) for alpha in ALPHAS.tolist()]
     return Front(name, np.array(clean), certified)
 
 
-def margins_at(bounds: ConfidenceBounds, at: float, sigma: float) -> FloatArray:
+def margins_at(bounds: ConfidenceBounds, at: float, noise: float | Smoothing) -> FloatArray:
     """Return lower bounds of h's margins (m,) at a radius, -1 where there is none."""
-    away = (at + np.asarray(bounds.lost)) / sigma
-    with np.errstate(invalid="ignore"):
-        margin = ndtr(ndtri(bounds.p_lower) - away) - ndtr(ndtri(bounds.q_upper) + away) - _ROUNDING
-    return np.asarray(np.nan_to_num(margin, nan=-1.0))
+    smoothing = Smoothing.of(noise)
+    lost = np.broadcast_to(bounds.lost, bounds.p_lower.shape)
+    away = (at * math.sqrt(smoothing.stretch) + lost) / (1.0 if smoothing.entry.whole else smoothing.scale)
+    own, rival = smoothing.moved(bounds.p_lower, away), smoothing.moved(bounds.q_upper, away, up=True)
+    return np.asarray(own - rival - _ROUNDING)
 
 
 def needed(alphas: FloatArray) -> FloatArray:

@@ -371,10 +371,6 @@ class CertifyRequest(Settings, frozen=True):
         smoothing = self.smoothing
         for name in self.certificates:
             check_choice(f"certificate of {self.noise} noise", name, smoothing.certificates)
-        if BOUNDS[self.bound].distribution and (self.noise, self.norm) != (GAUSSIAN, "l2"):
-            raise ParameterError(
-                f"bound {self.bound!r} is for gaussian noise and l2 radii: use another bound"
-            )
         if self.noise != GAUSSIAN and self.tuned not in (AUTO, NO_ROW) and len(self.tuned.split(",")) != 3:
             told = f"tuned = {self.tuned}: such files are for gaussian noise"
             raise ParameterError(f"{told}: give TAU,T,ALPHA")

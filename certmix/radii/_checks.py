@@ -31,6 +31,9 @@ class Certificate:
         `certmix.verification.check_proof`.
     of_dimension
         Whether `radius` takes the ``dimension`` of an input as well.
+    curve
+        Of an exact one: ``(p, t, up, smoothing)`` to G_t(p), or with `up` to 1 - G_t(1 - p), float64 to
+        1e-14, at distance t (of 64 at most) in scales of the noise, or in whole pixels, rounded up.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Certificate:
     norm: str = "l2"
     formula: Callable[..., Any] | None = None
     of_dimension: bool = False
+    curve: Callable[..., FloatArray] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ of values in [0, 1] can change by more, and one does.  Radii are whole numbers o
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike
 from certmix.errors import ParameterError
 from certmix.radii._checks import Certificate, Kind
 from certmix.radii._normal import EPS
-from certmix.radii.uniform import _share
+from certmix.radii.uniform import _moved, _share
 from certmix.types import FloatArray
 
 
@@ -71,16 +72,21 @@ def lipschitz_radius(
     return np.asarray(np.maximum(0.0, np.ceil(lost * (dimension / scale) * (1.0 - 8 * EPS)) - 1.0))
 
 
+def _curve(p: FloatArray, t: FloatArray, up: bool, smoothing: Any) -> FloatArray:
+    table = np.append(changes(int(smoothing.dimension), int(smoothing.scale)), 1.0)
+    return _moved(p, table[np.minimum(np.ceil(t), len(table) - 1).astype(np.int64)], up)
+
+
 KIND = Kind(
     "ablation", "all but some pixels hidden (l0)", "the whole number of pixels that are kept",
     {"l0": {
         "exact": Certificate(
             "exact", "exact", "the most pixels that the two probability bounds allow.", ablation_radius, "l0",
-            of_dimension=True,
+            of_dimension=True, curve=_curve,
         ),
         "lipschitz": Certificate(
-            "lipschitz", "lipschitz (Thm 3.5)", "Theorem 3.5 with Lip_0 = k/D.", lipschitz_radius, "l0",
-            of_dimension=True,
+            "lipschitz", "lipschitz (tight constant)", "Theorem 3.5 with Lip_0 = k/D.",
+            lipschitz_radius, "l0", of_dimension=True,
         ),
     }},
     sampler="certmix.sampling.ablation:Ablation", whole=True,

@@ -182,7 +182,11 @@ def _solved(s: FloatArray, narrowest: float, mu: float, nu: float) -> FloatArray
     return found
 
 
+def _curve(p: FloatArray, t: FloatArray, up: bool, smoothing: object) -> FloatArray:
+    return np.asarray(special.ndtr(special.ndtri(p) + (t if up else -t)))
+
+
 CERTIFICATE = Certificate(
     "exact", "exact", "the largest radius that the two probability bounds allow (Neyman-Pearson).",
-    exact_radius,
+    exact_radius, curve=_curve,
 )  # fmt: skip

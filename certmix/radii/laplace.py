@@ -75,10 +75,10 @@ KIND = Kind(
     {"l1": {
         "exact": Certificate(
             "exact", "exact", "the largest radius that the two probability bounds allow (Neyman-Pearson).",
-            laplace_radius, "l1",
+            laplace_radius, "l1", curve=lambda p, t, up, smoothing: (_upper if up else _lower)(p, t),
         ),
         "lipschitz": Certificate(
-            "lipschitz", "lipschitz (Thm 3.5)", "Theorem 3.5 with the smallest constant, 1/(2 b).",
+            "lipschitz", "lipschitz (tight constant)", "Theorem 3.5 with the smallest constant, 1/(2 b).",
             lipschitz_radius, "l1",
         ),
     }},

@@ -197,10 +197,24 @@ class Smoothing:
         more = {"dimension": self._dimension()} if rule.of_dimension else {}
         given = p_lower, q_upper, self.scale, alpha
         found = np.atleast_1d(rule.radius(*given, margin_slack=margin_slack, **more))
-        found = less_lost(found if rows is None else found[rows], lost)
+        return self.converted(found if rows is None else found[rows], lost)
+
+    def converted(self, radius: FloatArray, lost: FloatArray | float) -> FloatArray:
+        """Return radii of the curve in `norm`, less what they lose, rounded down."""
+        found = less_lost(radius, lost)
         if (stretch := self.stretch) > 1:
             found = found / math.sqrt(stretch) * (1.0 - 4 * 2.0**-53)
         return found
+
+    def moved(self, p: FloatArray, distance: FloatArray, up: bool = False) -> FloatArray:
+        """Return the least that means p of values in [0, 1] can become, with `up` the most.
+
+        `distance` is in the norm of the curve, in scales of the noise (pixels, where these are hidden), at
+        most 64 scales; float64, to within 1e-14.
+        """
+        if (curve := self.certificates["exact"].curve) is None:
+            raise ParameterError(f"{self.kind} noise has no curve=: add it (docs/extending.md)")
+        return curve(p, distance, up, self)
 
 
 def norms_of(kind: str) -> tuple[str, ...]:

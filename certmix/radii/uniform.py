@@ -7,6 +7,8 @@ in linf, of D values.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -67,21 +69,36 @@ def linf_lipschitz_radius(
     return np.asarray(2.0 * check_sigma(scale) * lost / dimension * (1.0 - 4 * EPS))
 
 
+def _moved(p: FloatArray, lost: FloatArray, up: bool) -> FloatArray:
+    """Return what is left of p where a part of the volume is `lost`, or with `up` what it may become."""
+    return np.asarray(np.minimum(1.0, p + lost) if up else np.maximum(0.0, p - lost))
+
+
+def _linf_curve(p: FloatArray, t: FloatArray, up: bool, smoothing: Any) -> FloatArray:
+    kept = np.log1p(-np.minimum(0.5 * t, 1.0 - EPS))
+    return _moved(p, -np.expm1(smoothing.dimension * kept), up)
+
+
 _EXACT = "the largest radius that the two probability bounds allow (Neyman-Pearson)."
 KIND = Kind(
     "uniform", "uniform noise (l1, linf)", "lambda, the most that noise adds to a value",
     {
         "l1": {
-            "exact": Certificate("exact", "exact", _EXACT, uniform_radius, "l1"),
+            "exact": Certificate(
+                "exact", "exact", _EXACT, uniform_radius, "l1",
+                curve=lambda p, t, up, smoothing: _moved(p, 0.5 * t, up),
+            ),
             "lipschitz": Certificate(
-                "lipschitz", "lipschitz (Thm 3.5)", "Theorem 3.5 with Lip_1 = 1/(2 lambda), which is tight.",
-                lipschitz_radius, "l1",
+                "lipschitz", "lipschitz (tight constant)",
+                "Theorem 3.5 with Lip_1 = 1/(2 lambda), which is tight.", lipschitz_radius, "l1",
             ),
         },
         "linf": {
-            "exact": Certificate("exact", "exact", _EXACT, linf_radius, "linf", of_dimension=True),
+            "exact": Certificate(
+                "exact", "exact", _EXACT, linf_radius, "linf", of_dimension=True, curve=_linf_curve
+            ),
             "lipschitz": Certificate(
-                "lipschitz", "lipschitz (Thm 3.5)", "Theorem 3.5 with Lip_inf = D/(2 lambda).",
+                "lipschitz", "lipschitz (tight constant)", "Theorem 3.5 with Lip_inf = D/(2 lambda).",
                 linf_lipschitz_radius, "linf", of_dimension=True,
             ),
         },

@@ -72,15 +72,25 @@ def betting(e: Any, delta: arb, m: arb) -> arb:
     return ((capital / sum(map(arb, e["weights"]))).log() + delta.log()).min(mean(e) - m)
 
 
-def moved(p: arb, t: arb, laplace: bool = False) -> arb:  # F(F^-1(p) + t), F normal; or F(F^-1(p) - t)
-    if laplace:
-        return p / t.exp() if not p >= 0.5 else 1 / (4 * r) if (r := (1 - p) * t.exp()) > 0.5 else 1 - r
+def moved(p: arb, t: arb) -> arb:  # F(F^-1(p) + t), F normal
     return ((2 * p).erfcinv() - t / arb(2).sqrt()).erfc() / 2 if p > 0 else arb(0)
 
 
-def layers(groups: list[int], mu: arb, t: arb, *means: arb) -> arb:
-    ends = pairwise(sum(groups[:k]) for k in range(len(groups) + 1))
-    own, *rivals = [sum((moved(p, t if a else -t) for p in means[a:b]), arb(0)) / (b - a) for a, b in ends]
+CURVES: dict[str, Any] = {  # of p and t: the least that a mean p of values in [0, 1] becomes at distance t
+    "exact": lambda _, p, t: moved(p, -t),
+    "slope": lambda of, p, t: (p - t * fmpq(*of["slope"]) / 2).max(arb(0)),
+    "laplace": lambda _, p, t: p / t.exp() if not p >= 0.5 else (
+        1 / (4 * r) if (r := (1 - p) * t.exp()) > 0.5 else 1 - r),
+    "box": lambda of, p, t: (p - 1 + (1 - t / 2).max(arb(0)) ** of["D"]).max(arb(0)),
+    "subsets": lambda of, p, t: (p - 1 + arb(
+        fmpq(comb(of["D"] - int(t.unique_fmpz()), of["k"]), comb(of["D"], of["k"])))).max(arb(0)),
+}  # fmt: skip
+
+
+def layers(least: Any, of: Any, mu: arb, t: arb, *means: arb) -> arb:
+    ends = pairwise(sum(of["groups"][:k]) for k in range(len(of["groups"]) + 1))
+    moves = [lambda p: least(of, p, t), lambda p: 1 - least(of, 1 - p, t)]  # down, up
+    own, *rivals = [sum(map(moves[a > 0], means[a:b]), arb(0)) / (b - a) for a, b in ends]
     return own - reduce(arb.max, rivals).min(1 - own + arb(2) ** -20) - mu
 
 
@@ -98,11 +108,10 @@ FORMULAS: dict[str, Any] = {  # above 0: m < mean of e but for delta; margin > m
     "smoothing": lambda _, mu, t, p, q: moved(p / (1 + mu), -2 * t) - (q + mu) / (1 + mu),
     "lipschitz": lambda _, mu, t, p, q: p - q - mu - t * (2 / arb.pi()).sqrt(),
     "lipschitz-paper": lambda _, mu, t, p, q: p - q - mu - t * (8 / arb.pi()).sqrt(),
-    "laplace": lambda _, mu, t, p, q: moved(p, t, True) + moved(1 - q, t, True) - 1 - mu,
-    "slope": lambda of, mu, t, p, q: p - q - mu - t * fmpq(*of["slope"]), "exact, layers": layers,
-    "box": lambda of, mu, t, p, q: p - q - mu - 2 + 2 * (1 - t / 2).max(arb(0)) ** of["D"],
-    "subsets": lambda of, mu, t, p, q: p - q - mu - 2 + 2 * arb(
-        fmpq(comb(of["D"] - int(t.unique_fmpz()), of["k"]), comb(of["D"], of["k"]))),
+    "slope": lambda of, mu, t, p, q: p - q - mu - t * fmpq(*of["slope"]),
+    **{name: lambda of, mu, t, p, q, least=CURVES[name]: least(of, p, t) - 1 + least(of, 1 - q, t) - mu
+       for name in ("laplace", "box", "subsets")},
+    **{f"{name}, layers": partial(layers, least) for name, least in CURVES.items()},
     **{f"constant of {of}": partial(constant, of) for of in ("logits", "each-logit", "probabilities")},
 }  # fmt: skip
 
@@ -132,7 +141,7 @@ def fails(proof: Any, formulas: Any = FORMULAS, most: float = sys.float_info.max
                 p = [max(p[0], Fraction(0) if view["gate"] else 1 - (proof["classes"] - 1) * top - off)]
                 q = [[min(top, 1 - p[0] + off)]]
             means = [*(at - eps for at in p), *(at + eps for group in q for at in group)]
-            sizes = json.dumps(proof.get("of", [len(p), *map(len, q)]))
+            sizes = json.dumps(proof.get("of", {}) | {"groups": [len(p), *map(len, q)]})
             on.append((sizes, means or [*map(Fraction, view["logits"])]))
         for row, radius, count in zip(proof["rows"], one["radii"], counts, strict=True):
             alpha, t = Fraction(row["alpha"]), Fraction(min(most, radius)) * root + Fraction(one["lost"])

@@ -25,7 +25,7 @@ from certmix.radii import CERTIFICATES, Smoothing
 from certmix.runs.records import Records, pieces
 from certmix.sampling.schedule import looks, share
 from certmix.types import CertifiedAccuracy, FloatArray, IntArray
-from certmix.verification.check_proof import FORMULAS
+from certmix.verification.check_proof import CURVES, FORMULAS
 from certmix.verification.check_votes import LEVELS
 
 FORMAT, VOTES_FORMAT = "certmix-proof 1", "certmix-votes-proof 1"
@@ -77,7 +77,10 @@ INEQUALITIES = {
     "slope": "p - q - 2 eps - mu > t s, s the slope, the sum of two Lipschitz constants",
     "box": "p - q - 2 eps - mu > 2 (1 - (1 - t / 2)^D)",
     "subsets": "p - q - mu > 2 (1 - C(D - t, k) / C(D, k))",
-    "exact, layers": "L(t) - min(max_i U_i(t), 1 - L(t) + 2^-20) > mu, of layers moved as in exact",
+    **{
+        f"{name}, layers": f"L(t) - min(max_i U_i(t), 1 - L(t) + 2^-20) > mu, of layers moved as in {name}"
+        for name in CURVES
+    },
     "constant of logits": "ln((1 - mu) / (max_j o_j + mu sum_j o_j)) > sqrt(2) t, o_j = exp(z_j - z_y)",
     "constant of each-logit": "ln((1 - mu) / (max_j o_j + mu sum_j o_j)) > 2 t, o_j = exp(z_j - z_y)",
     "constant of probabilities": "(1 - max_j o_j) / (1 + sum_j o_j) - mu > 2 t, o_j = exp(z_j - z_y)",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flint import arb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
@@ -15,11 +16,17 @@ from certmix.bounds import bound_scores, hoeffding
 from certmix.bounds.layers import LAYERS, bound_layers, layer_means, layered_radii
 from certmix.bounds.statistics import BINS, ROW_SLACK, SCALE, plan, start, update
 from certmix.errors import ParameterError
-from certmix.radii import exact_radius
+from certmix.radii import Smoothing, exact_radius
 from certmix.types import Status
+from certmix.verification.check_proof import FORMULAS
+from certmix.verification.proof import _FORMULAS_OF, _of_kind
 
 DOCS = Path(__file__).parents[2] / "docs" / "bounds.md"
 DELTA = 0.001
+CASES = [
+    Smoothing("gaussian", 0.25, "linf", 12), Smoothing("laplace", 0.25), Smoothing("uniform", 0.5),
+    Smoothing("uniform", 0.5, "linf", 12), Smoothing("ablation", 3, dimension=200),
+]  # fmt: skip
 quick = settings(deadline=None, max_examples=25)
 
 
@@ -104,6 +111,36 @@ def test_radius_is_the_root(seed, alpha, sigma):
         assert found.radius[0] == pytest.approx(root, abs=1e-10 * sigma)
         assert margin(bounds, found.radius[0] / sigma) > mu
         assert found.status[0] == Status.CERTIFIED
+
+
+@pytest.mark.parametrize("noise", CASES, ids=str)
+def test_radii_of_other_noise_are_at_least_those_of_the_mean_and_roots(noise):
+    """G_t is convex in p: by Jensen each layer's own curve gives no less than the mean of all; one layer is it."""
+    rows = dirichlet(3, 3000, (60, 0.3, 0.2, 0.2))
+    bounds = bound_layers([kept(rows, [1, 2])], 0.01)
+    own, rival = bounds.own_lower.mean(1), max(*bounds.rival_upper.mean(2)[0], *bounds.rest_upper)
+    for alpha in (0.7, 1.0):
+        found = layered_radii(bounds, sigma=noise, alpha=alpha)
+        plain = noise.radius("exact", own, np.array([rival]), alpha)
+        assert found.radius[0] >= plain[0] * (1 - 1e-9) and found.norm == noise.norm and found.radius[0] > 0
+        t, mu = (
+            found.radius * np.sqrt(noise.stretch) / (1 if noise.entry.whole else noise.scale),
+            1 / alpha - 1,
+        )
+        further = t + 1 if noise.entry.whole else t * 1.001
+
+        def margin(t):
+            left = noise.moved(bounds.own_lower, t[:, None]).mean()
+            uppers = [noise.moved(row, t, up=True).mean() for row in bounds.rival_upper[0]]
+            uppers.append(noise.moved(bounds.rest_upper, t, up=True)[0])
+            return left - min(max(uppers), 1 - left + ROW_SLACK)
+
+        assert margin(t) > mu >= margin(further)
+        means = [*bounds.own_lower[0], *bounds.rival_upper[0].ravel(), *bounds.rest_upper]
+        of = _of_kind(noise).get("of", {}) | {"groups": [LAYERS, LAYERS, LAYERS, 1]}
+        proof = FORMULAS[f"{_FORMULAS_OF.get((noise.kind, noise.curve), 'exact')}, layers"]
+        assert proof(of, arb(mu), arb(float(t[0])), *map(arb, means)) > 0, "proved by balls"
+        assert not proof(of, arb(mu), arb(float(further[0])), *map(arb, means)) > 0
 
 
 def test_status():

@@ -42,6 +42,33 @@ def test_each_front_passes_through_the_tables_figures(run):
     assert certified_fronts(fronts, "", "png").startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    "noise",
+    [{"noise": "laplace", "scale": 0.25}, {"noise": "uniform", "scale": 0.5, "norm": "linf"},
+     {"sigma": 0.25, "norm": "linf"}, {"noise": "ablation", "scale": 1}],
+    ids=str,
+)  # fmt: skip
+def test_the_front_of_other_noise_has_the_tables_figures(noise, tmp_path):
+    named = sources(tmp_path)
+    if noise.get("noise") == "ablation":
+        named["robust"] = f"{tmp_path / 'nets.py'}:shown"
+        with (tmp_path / "nets.py").open("a") as file:
+            file.write("\n\ndef shown():\n    return nn.Sequential(nn.Linear(4, 2), linear())\n")
+    folder = certified(
+        tmp_path / "run", named, **{"sigma": None, **noise}, samples=300, goal="fixed", tuned="none"
+    )
+    held = open_run(folder)
+    found = evaluate(held.records, held.probabilities, held.request, held.planned)
+    fronts = fronts_of(found, held.probabilities, held.request)
+    column = held.request.radii.index(fronts.at_radius)
+    for alpha in (0.55, 0.7, 0.9, 1.0):
+        at = int(np.flatnonzero(np.isclose(ALPHAS, alpha))[0])
+        row = next(one for one in recertify(folder, alpha=alpha).rows if one.classifier == "mixed")
+        assert fronts.lines[0].certified[at] == row.certified_accuracy[column]
+        assert fronts.lines[0].clean[at] == row.clean_accuracy
+    assert fronts.at_radius > 0 and (folder / "front.png").exists()
+
+
 def test_without_g_there_is_no_front(tmp_path):
     named = {**sources(tmp_path), "standard": None}
     folder = certified(tmp_path / "run", named, samples=200)
