@@ -14,6 +14,7 @@ the mean of Y_k is the mean of P[score >= s] over its layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from certmix.errors import ParameterError
 from certmix.radii import Smoothing
 from certmix.radii._checks import check_alpha, probability_pairs, statuses
 from certmix.radii._normal import EPS
+from certmix.radii.curve import furthest
 from certmix.types import CertifiedRadii, FloatArray
 
 __all__ = ["BOUND", "bound_layers", "layer_means", "layered_radii"]
@@ -82,19 +84,6 @@ def _margins(t: FloatArray, bounds: LayerBounds, smoothing: Smoothing) -> FloatA
     )
 
 
-def _distances(bounds: LayerBounds, smoothing: Smoothing, threshold: float) -> FloatArray:
-    """Return the largest t of each image at which the margin was seen above the threshold; 0 if at none."""
-    low = np.zeros(len(bounds.own_lower))
-    high, some = low + 1.0, _margins(low, bounds, smoothing) > threshold
-    doublings = 20 if smoothing.entry.whole else 6
-    for step in range(doublings + 60):
-        t = high if step < doublings else 0.5 * (low + high)
-        above = _margins(t, bounds, smoothing) > threshold
-        high = np.where(above, 2.0 * high, high) if step < doublings else np.where(above, high, t)
-        low = np.where(above, t, low)
-    return np.where(some, low, 0.0)
-
-
 def layered_radii(
     bounds: LayerBounds, *, sigma: float | Smoothing, alpha: float, margin_slack: float = 0.0
 ) -> CertifiedRadii:
@@ -103,16 +92,16 @@ def layered_radii(
     ``sigma t`` for the largest t with ``L(t) - max_i U_i(t) > (1 - alpha) / alpha + margin_slack``, where
     L is the mean over layers of G_t(own_lower), G the curve of the noise, U_i of a followed rival that of
     1 - G_t(1 - rival_upper), U_i of the rest is 1 - G_t(1 - rest_upper), and no U_i exceeds 1 - L.  alpha
-    may be chosen afterwards: the bounds hold together.  t is at most 64.
+    may be chosen afterwards: the bounds hold together.
     """
     weight, smoothing = check_alpha(alpha, margin_slack), Smoothing.of(sigma)
     for values in (bounds.own_lower, bounds.rival_upper, bounds.rest_upper):
         probability_pairs(values, 0.0)
-    threshold = (1.0 - weight) / weight + _ROUNDING
-    t = _distances(bounds, smoothing, threshold)
+    margins, whole = partial(_margins, bounds=bounds, smoothing=smoothing), smoothing.entry.whole
+    t = furthest(margins, (1.0 - weight) / weight + _ROUNDING, bounds.rest_upper.shape, whole=whole)
     scaled = smoothing.scale * np.maximum(0.0, t * (1 - 4 * EPS) - _ROUNDING)
-    radius = smoothing.converted(np.ceil(t) if smoothing.entry.whole else scaled, bounds.lost)
-    status = statuses(radius, _margins(np.zeros(len(t)), bounds, smoothing) > _ROUNDING)
+    radius = smoothing.converted(t if whole else scaled, bounds.lost)
+    status = statuses(radius, margins(np.zeros(len(t))) > _ROUNDING)
     return CertifiedRadii(bounds.method, smoothing.norm, smoothing.scale, alpha, radius, status)
 
 

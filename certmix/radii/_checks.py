@@ -32,8 +32,8 @@ class Certificate:
     of_dimension
         Whether `radius` takes the ``dimension`` of an input as well.
     curve
-        Of an exact one: ``(p, t, up, smoothing)`` to G_t(p), or with `up` to 1 - G_t(1 - p), float64 to
-        1e-14, at distance t (of 64 at most) in scales of the noise, or in whole pixels, rounded up.
+        Of an exact one: ``(p, t, up, scale, dimension)`` to G_t(p), or with `up` to 1 - G_t(1 - p), float64
+        to EPS (t + 8), at distance t in scales of the noise, or in whole pixels, rounded up.
     """
 
     name: str

@@ -7,7 +7,6 @@ of values in [0, 1] can change by more, and one does.  Radii are whole numbers o
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +14,7 @@ from numpy.typing import ArrayLike
 from certmix.errors import ParameterError
 from certmix.radii._checks import Certificate, Kind
 from certmix.radii._normal import EPS
+from certmix.radii.curve import exact_by
 from certmix.radii.uniform import _moved, _share
 from certmix.types import FloatArray
 
@@ -35,29 +35,6 @@ def changes(pixels: int, kept: int) -> FloatArray:
     return table
 
 
-def ablation_radius(
-    p_lower: ArrayLike,
-    q_upper: ArrayLike,
-    scale: float,
-    alpha: float,
-    margin_slack: float = 0.0,
-    *,
-    dimension: int,
-) -> FloatArray:
-    """Return the largest rho with ``p - q - 2 Delta > mu``: pixels that may change in any way, 0 for none.
-
-    Parameters and errors are those of `certmix.radii.exact_radius`; `scale` is k of `dimension` pixels.
-
-    Examples
-    --------
-    >>> ablation_radius([0.9999, 0.99, 0.9], [0.0001, 0.01, 0.1], 75, 1.0, dimension=1024)
-    array([9., 8., 6.])
-    """
-    lost = _share(p_lower, q_upper, alpha, margin_slack)
-    table = changes(int(dimension), int(scale))
-    return np.asarray(np.maximum(0, np.searchsorted(table, lost, "left") - 1), np.float64)
-
-
 def lipschitz_radius(
     p_lower: ArrayLike,
     q_upper: ArrayLike,
@@ -72,18 +49,15 @@ def lipschitz_radius(
     return np.asarray(np.maximum(0.0, np.ceil(lost * (dimension / scale) * (1.0 - 8 * EPS)) - 1.0))
 
 
-def _curve(p: FloatArray, t: FloatArray, up: bool, smoothing: Any) -> FloatArray:
-    table = np.append(changes(int(smoothing.dimension), int(smoothing.scale)), 1.0)
+def _curve(p: FloatArray, t: FloatArray, up: bool, scale: float, dimension: int) -> FloatArray:
+    table = np.append(changes(int(dimension), int(scale)), 1.0)
     return _moved(p, table[np.minimum(np.ceil(t), len(table) - 1).astype(np.int64)], up)
 
 
 KIND = Kind(
     "ablation", "all but some pixels hidden (l0)", "the whole number of pixels that are kept",
     {"l0": {
-        "exact": Certificate(
-            "exact", "exact", "the most pixels that the two probability bounds allow.", ablation_radius, "l0",
-            of_dimension=True, curve=_curve,
-        ),
+        "exact": exact_by(_curve, "l0", of_dimension=True, whole=True),
         "lipschitz": Certificate(
             "lipschitz", "lipschitz (tight constant)", "Theorem 3.5 with Lip_0 = k/D.",
             lipschitz_radius, "l0", of_dimension=True,

@@ -182,7 +182,7 @@ def _solved(s: FloatArray, narrowest: float, mu: float, nu: float) -> FloatArray
     return found
 
 
-def _curve(p: FloatArray, t: FloatArray, up: bool, smoothing: object) -> FloatArray:
+def _curve(p: FloatArray, t: FloatArray, up: bool, *_: object) -> FloatArray:
     return np.asarray(special.ndtr(special.ndtri(p) + (t if up else -t)))
 
 

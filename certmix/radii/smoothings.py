@@ -209,12 +209,11 @@ class Smoothing:
     def moved(self, p: FloatArray, distance: FloatArray, up: bool = False) -> FloatArray:
         """Return the least that means p of values in [0, 1] can become, with `up` the most.
 
-        `distance` is in the norm of the curve, in scales of the noise (pixels, where these are hidden), at
-        most 64 scales; float64, to within 1e-14.
+        `distance` is in the norm of the curve, in scales of the noise (pixels, where these are hidden).
         """
         if (curve := self.certificates["exact"].curve) is None:
             raise ParameterError(f"{self.kind} noise has no curve=: add it (docs/extending.md)")
-        return curve(p, distance, up, self)
+        return curve(p, distance, up, self.scale, self.dimension)
 
 
 def norms_of(kind: str) -> tuple[str, ...]:

@@ -7,30 +7,16 @@ in linf, of D values.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from certmix.radii._checks import Certificate, Kind, check_alpha, check_sigma, probability_pairs
 from certmix.radii._normal import EPS
+from certmix.radii.curve import exact_by
 from certmix.radii.laplace import lipschitz_radius
 from certmix.types import FloatArray
-
-
-def uniform_radius(
-    p_lower: ArrayLike, q_upper: ArrayLike, scale: float, alpha: float, margin_slack: float = 0.0
-) -> FloatArray:
-    """Return ``lambda (p - q - mu)``: l1 radii, rounded down; Theorem 3.5 is tight here.
-
-    Parameters and errors are those of `certmix.radii.exact_radius`; `scale` is lambda.
-
-    Examples
-    --------
-    >>> uniform_radius(0.99, 0.01, scale=0.5, alpha=0.76).round(4)
-    np.float64(0.3321)
-    """
-    return lipschitz_radius(p_lower, q_upper, scale, alpha, margin_slack)
 
 
 def _share(p_lower: ArrayLike, q_upper: ArrayLike, alpha: float, margin_slack: float) -> FloatArray:
@@ -38,21 +24,6 @@ def _share(p_lower: ArrayLike, q_upper: ArrayLike, alpha: float, margin_slack: f
     p, q = probability_pairs(p_lower, q_upper)
     alpha = check_alpha(alpha, margin_slack)
     return np.asarray(np.maximum(0.0, 0.5 * (p - q - (1.0 - alpha) / alpha) - 8 * EPS))
-
-
-def linf_radius(
-    p_lower: ArrayLike,
-    q_upper: ArrayLike,
-    scale: float,
-    alpha: float,
-    margin_slack: float = 0.0,
-    *,
-    dimension: int,
-) -> FloatArray:
-    """Return linf radii of inputs of so many values: ``2 lambda (1 - (1 - (p - q - mu)/2)^(1/D))``."""
-    lost = _share(p_lower, q_upper, alpha, margin_slack)
-    part = -np.expm1(np.log1p(-lost) / dimension) * (1.0 - 16 * EPS)
-    return np.asarray(2.0 * check_sigma(scale) * part * (1.0 - 4 * EPS))
 
 
 def linf_lipschitz_radius(
@@ -74,29 +45,26 @@ def _moved(p: FloatArray, lost: FloatArray, up: bool) -> FloatArray:
     return np.asarray(np.minimum(1.0, p + lost) if up else np.maximum(0.0, p - lost))
 
 
-def _linf_curve(p: FloatArray, t: FloatArray, up: bool, smoothing: Any) -> FloatArray:
-    kept = np.log1p(-np.minimum(0.5 * t, 1.0 - EPS))
-    return _moved(p, -np.expm1(smoothing.dimension * kept), up)
+def _l1_curve(p: FloatArray, t: FloatArray, up: bool, *_: object) -> FloatArray:
+    return _moved(p, 0.5 * t, up)
 
 
-_EXACT = "the largest radius that the two probability bounds allow (Neyman-Pearson)."
+def _linf_curve(p: FloatArray, t: FloatArray, up: bool, scale: float, dimension: int) -> FloatArray:
+    return _moved(p, -np.expm1(dimension * np.log1p(-np.minimum(0.5 * t, 1.0 - EPS))), up)
+
+
 KIND = Kind(
     "uniform", "uniform noise (l1, linf)", "lambda, the most that noise adds to a value",
     {
         "l1": {
-            "exact": Certificate(
-                "exact", "exact", _EXACT, uniform_radius, "l1",
-                curve=lambda p, t, up, smoothing: _moved(p, 0.5 * t, up),
-            ),
+            "exact": replace(exact_by(_l1_curve, "l1"), radius=lipschitz_radius),  # the same, in closed form
             "lipschitz": Certificate(
                 "lipschitz", "lipschitz (tight constant)",
                 "Theorem 3.5 with Lip_1 = 1/(2 lambda), which is tight.", lipschitz_radius, "l1",
             ),
         },
         "linf": {
-            "exact": Certificate(
-                "exact", "exact", _EXACT, linf_radius, "linf", of_dimension=True, curve=_linf_curve
-            ),
+            "exact": exact_by(_linf_curve, "linf", of_dimension=True),
             "lipschitz": Certificate(
                 "lipschitz", "lipschitz (tight constant)", "Theorem 3.5 with Lip_inf = D/(2 lambda).",
                 linf_lipschitz_radius, "linf", of_dimension=True,
