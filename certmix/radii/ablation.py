@@ -9,13 +9,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from certmix.errors import ParameterError
-from certmix.radii._checks import Certificate, Kind
+from certmix.radii._checks import Kind
 from certmix.radii._normal import EPS
-from certmix.radii.curve import exact_by
-from certmix.radii.uniform import _moved, _share
+from certmix.radii.curve import exact_by, lipschitz_by
+from certmix.radii.uniform import _moved
 from certmix.types import FloatArray
 
 
@@ -35,20 +34,6 @@ def changes(pixels: int, kept: int) -> FloatArray:
     return table
 
 
-def lipschitz_radius(
-    p_lower: ArrayLike,
-    q_upper: ArrayLike,
-    scale: float,
-    alpha: float,
-    margin_slack: float = 0.0,
-    *,
-    dimension: int,
-) -> FloatArray:
-    """Return l0 radii of Theorem 3.5, Lip_0 = k / D: a set meets rho pixels with chance rho k / D at most."""
-    lost = _share(p_lower, q_upper, alpha, margin_slack)
-    return np.asarray(np.maximum(0.0, np.ceil(lost * (dimension / scale) * (1.0 - 8 * EPS)) - 1.0))
-
-
 def _curve(p: FloatArray, t: FloatArray, up: bool, scale: float, dimension: int) -> FloatArray:
     table = np.append(changes(int(dimension), int(scale)), 1.0)
     return _moved(p, table[np.minimum(np.ceil(t), len(table) - 1).astype(np.int64)], up)
@@ -58,9 +43,8 @@ KIND = Kind(
     "ablation", "all but some pixels hidden (l0)", "the whole number of pixels that are kept",
     {"l0": {
         "exact": exact_by(_curve, "l0", of_dimension=True, whole=True),
-        "lipschitz": Certificate(
-            "lipschitz", "lipschitz (tight constant)", "Theorem 3.5 with Lip_0 = k/D.",
-            lipschitz_radius, "l0", of_dimension=True,
+        "lipschitz": lipschitz_by(
+            lambda k, d: 2 * k / d, "l0", "Lip_0 = k/D", of_dimension=True, whole=True
         ),
     }},
     sampler="certmix.sampling.ablation:Ablation", whole=True,

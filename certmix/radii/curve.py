@@ -58,3 +58,26 @@ def exact_by(
         "exact", "exact", "the largest radius that the two probability bounds allow (Neyman-Pearson).",
         partial(_radius, curve, whole), norm, of_dimension=of_dimension, curve=curve,
     )  # fmt: skip
+
+
+def _slope_radius(
+    slope: Callable[[float, int], float], whole: bool, p_lower: ArrayLike, q_upper: ArrayLike, scale: float,
+    alpha: float, margin_slack: float = 0.0, *, dimension: int = 1,
+) -> FloatArray:  # fmt: skip
+    p, q = probability_pairs(p_lower, q_upper)
+    alpha, scale = check_alpha(alpha, margin_slack), check_sigma(scale)
+    gap = p - q - (1.0 - alpha) / alpha - 8 * EPS  # more than its three roundings and mu's
+    t = gap / slope(scale, dimension) * (1.0 - 8 * EPS)
+    return np.asarray(np.maximum(0.0, np.ceil(t) - 1.0 if whole else scale * t))
+
+
+def lipschitz_by(slope: Callable[[float, int], float], norm: str, constant: str, **how: bool) -> Certificate:
+    """Return that of Theorem 3.5 where margins fall by `slope` (of scale, dimension) in a scale, or a pixel.
+
+    It is 2 Lip times the scale; `constant` tells Lip, `how` is as for `exact_by`.
+    """
+    whole, of_dimension = how.get("whole", False), how.get("of_dimension", False)
+    return Certificate(
+        "lipschitz", "lipschitz (tight constant)", f"Theorem 3.5 with {constant}.",
+        partial(_slope_radius, slope, whole), norm, of_dimension=of_dimension,
+    )  # fmt: skip

@@ -7,11 +7,9 @@ radius t b the least that a mean p can become is G_t(p) = F(F^-1(p) - t): to mov
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from certmix.radii._checks import Certificate, Kind, check_alpha, check_sigma, probability_pairs
-from certmix.radii._normal import EPS
-from certmix.radii.curve import exact_by
+from certmix.radii._checks import Kind
+from certmix.radii.curve import exact_by, lipschitz_by
 from certmix.types import FloatArray
 
 
@@ -26,24 +24,11 @@ def _curve(p: FloatArray, t: FloatArray, up: bool, *_: object) -> FloatArray:
         return np.asarray(np.where(p >= 0.5, above, p * x))
 
 
-def lipschitz_radius(
-    p_lower: ArrayLike, q_upper: ArrayLike, scale: float, alpha: float, margin_slack: float = 0.0
-) -> FloatArray:
-    """Return l1 radii of Theorem 3.5, Lip_1 = 1 / (2 b): of uniform noise of half-width b as well."""
-    p, q = probability_pairs(p_lower, q_upper)
-    alpha, scale = check_alpha(alpha, margin_slack), check_sigma(scale)
-    gap = p - q - (1.0 - alpha) / alpha - 8 * EPS  # more than its three roundings and mu's
-    return np.asarray(np.maximum(0.0, scale * gap * (1.0 - 4 * EPS)))
-
-
 KIND = Kind(
     "laplace", "Laplace noise (l1)", "b, the mean size of a value's noise",
     {"l1": {
         "exact": exact_by(_curve, "l1"),
-        "lipschitz": Certificate(
-            "lipschitz", "lipschitz (tight constant)", "Theorem 3.5 with the smallest constant, 1/(2 b).",
-            lipschitz_radius, "l1",
-        ),
+        "lipschitz": lipschitz_by(lambda *_: 1.0, "l1", "the smallest constant, 1/(2 b)"),
     }},
     law="certmix.sampling.laplace:weights",
 )  # fmt: skip
