@@ -254,7 +254,7 @@ def plan(
     ones, simulated with the stopping rule on inputs like those of a run, of a
     published log, or of a scenario. All assumptions are printed.
     """
-    from certmix.certification.plan import cases_of, plan, plan_cases, truth_of
+    from certmix.certification.plan import plan, plan_cases, truth_of
     from certmix.certification.plan import scenario as inputs_of
     from certmix.certification.stored import Reading, is_enumerated
 
@@ -264,8 +264,7 @@ def plan(
     if noise in ENUMERATED or (like is not None and like.is_dir() and is_enumerated(like)):
         idle = ["sigma", "samples", "radii", "selection_samples", "scenario", "alpha"]
         refuse_unused(idle, "is for runs that sample; all cases of an input are gone through here, so")
-        kind, level, cases, known = cases_of(like, noise, scale, columns)
-        found = plan_cases(kind, level, cases, **work, classes=classes or known)
+        found = plan_cases(like, noise, scale, columns, **work, classes=classes)
         out(json.dumps(found.as_dict(), indent=2) if format_ == "json" else _text(found))
         return 0
     refuse_unused(["columns"], "is for --noise bands")

@@ -241,48 +241,43 @@ def plan(
     )  # fmt: skip
 
 
-def cases_of(
-    like: Path | None, noise: str | None, scale: float | None, columns: int | None
-) -> tuple[str, float, int, int]:
-    """Return a kind whose cases are gone through, its scale, how many cases, and classes, an input has.
-
-    They are as named, or as a run has them; `columns` are an input's.
-    """
-    if like is not None:
-        if columns is not None or not is_enumerated(like):
-            raise ParameterError(
-                f"{like} is no run of {noise}, or knows its columns: leave --like out, or these"
-            )
-        with open_enumerated(like) as (request, store, described):
-            own, votes = (request.noise, request.scale), held_votes(request, store)
-            if (noise or own[0], scale or own[1]) != own:
-                raise ParameterError(f"{like} is of {own[0]}, scale {own[1]:g}: drop --noise and --scale")
-            if not votes:
-                raise ParameterError(f"{like} holds no finished inputs: name another run")
-            return *own, votes, len(described["data"]["class_names"])
-    kind, of_columns = counted.cases_of(str(noise)), norms_of(str(noise)) == (PATCH,)
-    level = kind.scale if scale is None else scale
-    if of_columns != (columns is not None):
-        how = "give --columns of the inputs, such as 32" if of_columns else "leave --columns out"
-        raise ParameterError(f"--noise {noise}: {how}, or name a run with --like")
-    return str(noise), level, kind.count(level, (1, 1, columns or 1)), 10
-
-
 def plan_cases(
-    noise: str,
-    scale: float,
-    cases: int,
+    like: Path | None,
+    noise: str | None,
+    scale: float | None,
+    columns: int | None,
     *,
     inputs: int,
     throughput: float | None = None,
     workers: int = 1,
     price_per_hour: float | None = None,
-    classes: int = 10,
+    classes: int | None = None,
 ) -> Plan:
-    """Return what a certification by votes on all `cases` of an input would take, a forward pass each.
+    """Return what a certification by votes on all cases of an input would take, a forward pass each.
 
-    The rest is as for `plan`, but that there is nothing to simulate: one goal, ``all``.
+    Kind, scale and cases are those named, `columns` an input's, or of the run `like`.  The rest is as for
+    `plan`, but that there is nothing to simulate: one goal, ``all``.
     """
+    known = 10
+    if like is not None:
+        if columns is not None or not is_enumerated(like):
+            told = f"{like} is no run of {noise}, or knows its columns"
+            raise ParameterError(f"{told}: leave --like out, or these")
+        with open_enumerated(like) as (request, store, described):
+            own = (request.noise, request.scale)
+            cases, known = held_votes(request, store), len(described["data"]["class_names"])
+        if (noise or own[0], scale or own[1]) != own or not cases:
+            told = f"{like} is of {own[0]}, scale {own[1]:g}, with {cases} votes an input"
+            raise ParameterError(f"{told}: drop --noise and --scale, or name a run with some")
+        noise, scale = own
+    else:
+        kind, of_columns = counted.cases_of(str(noise)), norms_of(str(noise)) == (PATCH,)
+        if of_columns != (columns is not None):
+            how = "give --columns of the inputs, such as 32" if of_columns else "leave --columns out"
+            raise ParameterError(f"noise = {noise}: {how}, or name a run with --like")
+        scale = kind.scale if scale is None else scale
+        cases = kind.count(scale, (1, 1, columns or 1))
+    classes = classes or known
     if throughput is None:
         raise ParameterError("no throughput: give --throughput, forward passes a second of one worker")
     _check(throughput, workers, inputs, price_per_hour)
@@ -295,8 +290,9 @@ def plan_cases(
         f"A worker starts in {MODEL_SECONDS:.0f} s; you pay for all workers until the last one ends.",
     )
     return Plan(
-        inputs, cases, noise, scale, None, classes, workers, throughput, price_per_hour, (goal,), assumptions
-    )
+        inputs, cases, str(noise), scale, None, classes, workers, throughput, price_per_hour, (goal,),
+        assumptions,
+    )  # fmt: skip
 
 
 def _check(rate: float, workers: int, inputs: int, price_per_hour: float | None) -> None:
