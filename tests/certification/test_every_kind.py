@@ -73,7 +73,7 @@ def test_a_kind_goes_through_everything(kind, made, command, tmp_path):
     whole = table("merge", "1", "2", "--output", "run")
     assert whole["complete"] and (whole["noise"], whole["sigma"] or whole["scale"]) == (kind, SCALES[kind])
     assert whole["norm"] == next(iter(SMOOTHINGS[kind].certificates))
-    assert whole["rows"][1]["mean_certified_radius"] > 0 and whole["images"] == 6
+    assert whole["rows"][1]["mean_certified_radius"] > 0 and whole["inputs"] == 6
 
     named = {"data": "images.npz", "standard": "nets.py:Bright", "robust": "nets.py:Bright"}
     given = {**named, **level, **how, "alpha": ALPHA, "output": "python", "progress": False}
@@ -84,8 +84,8 @@ def test_a_kind_goes_through_everything(kind, made, command, tmp_path):
     assert table("recertify", "run", "--alpha", 0.95)["alpha"] == 0.95
     swept = table("trade-off", "run", "--at-radius", whole["radii"][0])
     assert swept["norm"] == whole["norm"]
-    planned = table("plan", "--like", "run", "--images", 50, *(() if sampled else ("--throughput", 1000)))
-    assert (planned["noise"], planned["scale"], planned["images"]) == (kind, SCALES[kind], 50)
+    planned = table("plan", "--like", "run", "--inputs", 50, *(() if sampled else ("--throughput", 1000)))
+    assert (planned["noise"], planned["scale"], planned["inputs"]) == (kind, SCALES[kind], 50)
     done("report", "run", "--output", "page.html")
     assert kind in (tmp_path / "page.html").read_text()
     audited = command("audit", "run")
