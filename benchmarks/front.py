@@ -19,6 +19,7 @@ lines is certified.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -122,7 +123,9 @@ class Judged:
         stored, g, h = mixable.stored, mixable.standard, mixable.stored.frequencies
         if g is None or h is None:
             raise ParameterError(f"{self.run} holds no probabilities of g: certify with --standard")
-        margins = np.where(stored.right, margins_at(stored.bounds, at_radius, stored.sigma), -1.0)
+        margins = np.where(
+            stored.right, margins_at(stored.bounds, at_radius, stored.smoothing.sigma or math.nan), -1.0
+        )
         return Judge(lambda alpha: answer_of(mix_shares(g, h, alpha)) == stored.label, margins, True, mixable)
 
     def planned(self, one: Chosen, asked: TuneRequest, families: dict[str, Family]) -> Judge:
@@ -151,7 +154,7 @@ def best_at(judge: Judge, least: int) -> float | None:
 def certified_cell(judge: Judge, alpha: float, at_radius: float) -> Cell:
     """Return the certified share; a range where more samples could have added to it."""
     if judge.mixable is not None:
-        return judge.mixable.mix(alpha, ("exact",), at_radius).certified[0]
+        return judge.mixable.mixes([alpha], ("exact",), at_radius)[0].certified[0]
     return estimated_accuracy(judge.held(alpha))
 
 

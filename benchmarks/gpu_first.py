@@ -1,3 +1,4 @@
+# mypy: disable-error-code="misc, func-returns-value"
 """What a GPU does, in at most 5 minutes: the first thing to run where there is one.
 
 python benchmarks/gpu_first.py
@@ -230,6 +231,7 @@ def whole_run(setup: Setup) -> Iterator[str]:
         sigma=0.5, alpha=0.76, device=setup.device,
         **(tiny if setup.quick else {"inputs": 100, "samples": 10_000}),
     )  # fmt: skip
+    assert isinstance(result, certmix.CertifyResult)
     drawn = sum(int(record.selection.sum()) + record.drawn for record in result.records)
     wall = time.perf_counter() - begun
     yield f"{len(result.records)} inputs, {drawn:,} samples in {wall:.1f} s: {drawn / wall:,.0f} a second"

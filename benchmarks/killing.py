@@ -176,7 +176,7 @@ def watch(place: Path, at: int) -> Callable[[], int]:
         return database
 
     connect_plainly = sqlite3.connect
-    sqlite3.connect = connect
+    sqlite3.connect = connect  # type: ignore[assignment]
     sys.addaudithook(hear)
     return lambda: seen
 

@@ -104,4 +104,4 @@ def make(name: str, device: str = "cpu") -> tuple[nn.Module, tuple[int, ...], in
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = build()
-    return net.to(device).to(memory_format=torch.channels_last), shape, classes
+    return net.to(device).to(memory_format=torch.channels_last), shape, classes  # type: ignore[call-overload]

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="misc, func-returns-value"
 """Faults planted in runs of a small linear model, and whether `certmix verify` finds them."""
 
 from __future__ import annotations

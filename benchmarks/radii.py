@@ -1,3 +1,4 @@
+# mypy: disable-error-code="misc, func-returns-value"
 """Exact radii of a million pairs, against Theorem 3.7 by scipy and against a root finder.
 
 python benchmarks/radii.py
@@ -65,13 +66,13 @@ def main() -> None:
         )
     samples = 10_000
     counts = np.round(p * samples).astype(np.int64)
-    contenders = {
+    intervals = {
         "statsmodels, two-sided": lambda: proportion_confint(counts, samples, 0.001, method="beta"),
         "certmix, two-sided, rounded outwards": lambda: clopper_pearson.interval(counts, samples, 0.001),
     }
     print(
         "\nClopper-Pearson\n\n"
-        + measuring.table(measuring.compare(contenders, rounds=args.rounds, work=len(p)), "intervals")
+        + measuring.table(measuring.compare(intervals, rounds=args.rounds, work=len(p)), "intervals")
     )
 
 

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="misc, func-returns-value"
 """Counting votes, against the bare forward passes and against other ways to count them.
 
 python benchmarks/sampler.py --nets residual8,resnet110 --samples 1000

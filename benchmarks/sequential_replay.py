@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
@@ -51,7 +52,7 @@ def hits(radius: np.ndarray, correct: np.ndarray, radii: tuple[float, ...]) -> n
 def table(bounds: ConfidenceBounds, correct: np.ndarray, request: CertifyRequest) -> np.ndarray:
     """Return certified accuracy in points, (rows, columns)."""
     radii = (
-        radii_of(bounds, sigma=request.sigma, alpha=row.alpha, certificate=row.certificate).radius
+        radii_of(bounds, sigma=request.smoothing, alpha=row.alpha, certificate=row.certificate).radius
         for row in request.rows()
     )
     return np.array([hits(radius, correct, request.radii) for radius in radii])
@@ -85,7 +86,7 @@ def sequential(
     ahead, gains = Prospects.of(request, bounds, walk.standing(0), correct), []
     for row in request.rows():
         now, then = (
-            radii_of(one, sigma=request.sigma, alpha=row.alpha, certificate=row.certificate).radius
+            radii_of(one, sigma=request.smoothing, alpha=row.alpha, certificate=row.certificate).radius
             for one in (bounds, ahead.bounds)
         )
         gains.append(100 * ahead.reach(now, then, np.array(request.radii))[0] / len(p))
@@ -105,7 +106,7 @@ def main() -> int:
     )
     for sigma, samples in ((0.5, 10_000), (0.5, 100_000), (1.0, 100_000)):
         correct, p = truth(options.logs, sigma)
-        asked = {"sigma": sigma, "alpha": 0.76, "radii": TABLE, "samples": samples}
+        asked: dict[str, Any] = {"sigma": sigma, "alpha": 0.76, "radii": TABLE, "samples": samples}
         base = np.mean(
             [fixed(correct, p, CertifyRequest(**asked), rng) for _ in range(options.repetitions)], axis=0
         )
@@ -115,7 +116,9 @@ def main() -> int:
         ):  # fmt: skip
             rule = Rule(request)
             runs = [sequential(correct, p, rule, rng) for _ in range(options.repetitions)]
-            found, gains, mean, failures = (np.mean([run[k] for run in runs], axis=0) for k in range(4))
+            found, gains, mean, failures = (
+                np.mean([np.asarray(run[k]) for run in runs], axis=0) for k in range(4)
+            )
             lost, wide = (part[:, :-1].max(1) for part in (base - found, gains))
             print(
                 f"{sigma:<6} {samples:<8,} {name:<16} {mean:9,.0f} {mean / samples:9.3f}"
