@@ -215,7 +215,7 @@ VALUES = {
     "all_at_once": "",
     "alpha": "0.8", "alphas": "0.5,1", "apart": "", "as_printed": "", "assume_selected": "", "at_radius": "0.3", "at_least": "0.2",
     "attack": "apgd-ce", "autoattack": "", "batch_size": "7", "best": "", "beta": "0.9",
-    "budget": "5000", "confidence": "0.9", "domain": "a box", "groups": "site=sites.txt", "per": "class", "unit": "volts",
+    "budget": "5000", "cases": "300", "confidence": "0.9", "domain": "a box", "groups": "site=sites.txt", "per": "class", "unit": "volts",
     "bound": "clopper-pearson-two-sided", "bound_method": "interval", "arithmetic": "exact", "columns": "9", "certificate": "smoothing",
     "certificates": "exact", "certified": "", "certify_inputs": "3", "check": "2", "clamp": "relu", "classes": "7", "classifier": "other.py:c",
     "clean_accuracy_floor": "0.4", "compiled": "off", "conditional": "", "consistency": "1",
