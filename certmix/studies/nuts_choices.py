@@ -206,6 +206,7 @@ def asked_fit(
     refuse([*alone, "denoiser", "feature_scale"], "needs --certified: add it, or")
     if logits:
         odd = [name for name in given if name not in {*OF_LOGITS, "format_"}]
-        refuse([*odd, "full_strength", "model_timeout"], "is not for --logits, which fits on what the file holds")
+        odd += ["full_strength", "model_timeout"]
+        refuse(odd, "is not for --logits, which fits on what the file holds")
     (chosen,) = divide(given, FitChoices)
     return FitChoices(**chosen)
