@@ -179,8 +179,8 @@ def shortened(words: list[str], robust: str = "noisy") -> list[str]:
     small = SMALL.get(name, "").split()
     if "--published" in words:
         small = []
-    if name == "certify" and {"margin", "lipschitz-constant", "bands", "splitting"} & set(words):
-        small = small[:2]
+    if {"margin", "lipschitz-constant", "bands", "splitting"} & set(words):
+        small = {"certify": small[:2], "plan": []}.get(name, small)
     if name == "certify" and "population" in words:
         return [*found, "--inputs", "60", "--samples", "100", "--robust", f"nets.py:{robust}"]
     if name == "certify" and {"tune.npz", "test.npz"} & set(words):
