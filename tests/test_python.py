@@ -148,9 +148,9 @@ matplotlib.interactive(True)
 """
 PLOTS = """
 import matplotlib
-from certmix.tables.figure import figure_of, input
+from certmix.tables.figure import figure_of, image
 for _ in range(2):
-    figure_of(lambda suffix: input(suffix, (3, 2), lambda figure: figure.subplots()))
+    figure_of(lambda suffix: image(suffix, (3, 2), lambda figure: figure.subplots()))
     assert matplotlib.is_interactive()
 """
 

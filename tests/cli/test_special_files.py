@@ -97,7 +97,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     certified(folder / "run", named, samples=100, inputs=2)
     pair = [BaseModel(load_model(named[role])) for role in ("standard", "robust")]
     save_nuts(folder / "mix", MixSettings(TransformSettings(1.0, 1.0, 0.0), 0.8), *pair)
-    for name in ("images/a", "images/b", "cifar", "python"):
+    for name in ("inputs/a", "inputs/b", "cifar", "python"):
         (folder / name).mkdir(parents=True)
     from PIL import Image
 
