@@ -106,8 +106,6 @@ class Recipe(Settings, frozen=True):
             )
         if self.kind not in ("", GAUSSIAN):
             Smoothing(self.kind, self.scale)
-            if self.name == "bands" and not self.scale.is_integer():
-                raise ParameterError(f"scale = {self.scale}: bands are so many whole columns wide")
         elif self.scale:
             raise ParameterError(
                 f"scale = {self.scale}: it is of other noise than gaussian: add --noise, or leave it out"

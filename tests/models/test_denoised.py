@@ -356,7 +356,7 @@ def test_python_puts_a_denoiser_in_front(nets, denoiser):
     assert found.radii.radius.tolist() == expected.radii.radius.tolist()
 
     data = inputs(4).numpy(), [0, 1, 2, 0]
-    how = {"alpha": 0.76, "sigma": 0.25, "samples": 100, "selection_samples": 10, "images": 4}
+    how = {"alpha": 0.76, "sigma": 0.25, "samples": 100, "selection_samples": 10, "inputs": 4}
     front, whole = (
         certmix.certify((net, base), data, **how, **named)
         for base, named in ((net, {"denoiser": given}), (nn.Sequential(half, net), {}))

@@ -93,7 +93,7 @@ def test_a_disk_that_fails_is_one_line_and_costs_no_epoch(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(("name", "side", "told"), [
-    ("standard", 2, "takes sides of 3 pixels or more"), ("interval", 16, "takes 32 x 32 inputs"),
+    ("standard", 2, "takes sides of 3 pixels or more"), ("interval", 16, "takes 32 x 32 images"),
     ("standard", 8, "cannot write .*: choose a folder"),
 ])  # fmt: skip
 def test_what_no_training_can_begin_with_is_refused_before_it(tmp_path: Path, name, side, told):
@@ -264,7 +264,7 @@ def test_a_denoiser_is_trained_on_pixels_and_for_the_classifier():
 
 @pytest.mark.parametrize("name, changes, told", [
     ("magic", {}, "'magic'"), ("gaussian", {"noise_sigma": 0.0}, "sigma = 0"), ("adversarial", {"eps": -1.0}, "eps = -1"),
-    ("bands", {"scale": 0.0}, "scale = 0"), ("bands", {"scale": 2.5}, "whole columns"),
+    ("bands", {"scale": 0.0}, "scale = 0"), ("bands", {"scale": 2.5}, "whole number"),
     ("gaussian", {"scale": 0.5}, "add --noise"), ("gaussian", {"noise": "laplace"}, "scale = 0"),
     ("gaussian", {"noise": "laplace", "scale": 0.5, "noise_sigma": 0.5}, "in the place of sigma"),
     ("standard", {"noise": "laplace", "scale": 0.5}, "of the gaussian recipe"),
