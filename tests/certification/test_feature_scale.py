@@ -171,7 +171,7 @@ def test_commands(sensor, command, tmp_path):
     assert (
         "allows changes of |temperature| <= 0.16 K or |pressure| <= 30 Pa or |humidity| <= 0.01 alone" in text
     )
-    assert "input" not in made.out + made.err
+    assert "image" not in made.out + made.err
     assert command(*sensor, *scale, "--output", "run").code == 0  # it goes on
     other = command(*sensor, "--feature-scale", "0.8,150,0.06", "--output", "run")
     assert other.code == 2 and "data_checksum" in other.err
