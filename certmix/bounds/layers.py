@@ -2,12 +2,12 @@
 
 Cut [0, 1] into K layers of width 1 / K.  A score is the mean of its parts
 ``Y_k = clip(K score - k, 0, 1)``, and each part is itself a function of the noisy
-input with values in [0, 1].  The curve G of the noise holds for each of them:
+input with values in [0, 1].  The curve G of the noise holds for each of them::
 
     h(x + d) = mean_k E Y_k(x + d) >= mean_k G_||d||(E Y_k(x)),
 
 and upwards with 1 - G(1 - .).  With one layer this is the mean-only bound; the
-more layers, the nearer it comes to ``int G_||d||(P[score >= s]) ds``, because
+more layers, the nearer it comes to the integral of ``G_||d||(P[score >= s])`` over s, because
 the mean of Y_k is the mean of P[score >= s] over its layer.
 """
 
@@ -90,9 +90,9 @@ def layered_radii(
     """Return the radii within which the mix keeps its class, from bounds of distributions, rounded down.
 
     ``sigma t`` for the largest t with ``L(t) - max_i U_i(t) > (1 - alpha) / alpha + margin_slack``, where
-    L is the mean over layers of G_t(own_lower), G the curve of the noise, U_i of a followed rival that of
-    1 - G_t(1 - rival_upper), U_i of the rest is 1 - G_t(1 - rest_upper), and no U_i exceeds 1 - L.  alpha
-    may be chosen afterwards: the bounds hold together.
+    L is the mean over layers of ``G_t(own_lower)``, G the curve of the noise, U_i of a followed rival that of
+    ``1 - G_t(1 - rival_upper)``, U_i of the rest is ``1 - G_t(1 - rest_upper)``, and no U_i exceeds 1 - L.
+    alpha may be chosen afterwards: the bounds hold together.
     """
     weight, smoothing = check_alpha(alpha, margin_slack), Smoothing.of(sigma)
     for values in (bounds.own_lower, bounds.rival_upper, bounds.rest_upper):
