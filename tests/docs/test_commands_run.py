@@ -69,6 +69,7 @@ ANSWERS = {"audit", "evidence", "falsify", "lipschitz", "verify"}
 NOT_HERE = {
     "--engine ray": "needs Ray",
     "certmix train": "minutes, and training images",
+    "outside.npz": "images that are not here",
     "imagenet/val": "needs ImageNet and timm",
     "--output whole": "as the first of nuts.md, of more inputs",
     "nuts evaluate whole": "of that one",

@@ -28,6 +28,7 @@ PAGES = [page for page in pages() if page.exists()]
 
 NOT_RUN = {
     ("scale.md", "needs a Dask cluster"),
+    ("fronts.md", "needs the binary batches of CIFAR-10"),
     ("howto-onnx.md", "needs onnxscript"),
     ("nuts-studies.md", "a pattern, not a command"),
 }
