@@ -158,7 +158,7 @@ def certified_cell(judge: Judge, alpha: float, at_radius: float) -> Cell:
     return estimated_accuracy(judge.held(alpha))
 
 
-def noisy_of(run: Path, asked: TuneRequest, folder: Path) -> Logits:
+def noisy_of(run: Path, asked: TuneRequest, folder: Path, inputs: int | None) -> Logits:
     """Draw noisy logits of a run's inputs, or read them where they lie."""
     described = read_run(run, "certify")
     told = dict(described["sources"])
@@ -166,8 +166,9 @@ def noisy_of(run: Path, asked: TuneRequest, folder: Path) -> Logits:
     told.pop("objects", None)
     where = folder / f"sigma-{asked.sigma:g}"
     print(f"noisy logits of {run}: {where}", file=sys.stderr)
+    count = inputs or described["request"]["inputs"]
     tune(
-        asked.replace(grid="none", inputs=described["request"]["inputs"], lose=None, clean_accuracy=None),
+        asked.replace(grid="none", inputs=count, lose=None, clean_accuracy=None),
         settings(Sources, told), Surroundings(output=where, say=lambda text: None),
     )  # fmt: skip
     return read_tuning(where)
@@ -180,6 +181,7 @@ def measure(
     lose: Sequence[float],
     radii: Sequence[float],
     noisy: Path | None,
+    noisy_inputs: int | None = None,
 ) -> list[Table]:
     """Return the table of the choices, and that of paired comparisons at equal clean accuracy."""
     logits, asked, tuned_on = read_tuning(tuning)
@@ -194,7 +196,7 @@ def measure(
     asked = asked.replace(
         grid=None if noisy else "none", failure_probability=described["request"]["failure_probability"]
     )
-    seen = None if noisy is None else noisy_of(run, asked, noisy)
+    seen = None if noisy is None else noisy_of(run, asked, noisy, noisy_inputs)
     if seen is not None and seen.checksum != identity["data_checksum"]:
         raise ParameterError(f"{noisy} holds logits of other inputs than {run}: name another folder")
     judged = Judged(run, seen)
@@ -306,6 +308,7 @@ def main() -> int:
     parser.add_argument("--clean-accuracy", type=float, nargs="*", default=[0.8, 0.85])
     parser.add_argument("--lose", type=float, nargs="*", default=[5.0], help="points below g")
     parser.add_argument("--noisy", type=Path, metavar="FOLDER", help="noisy logits of the judged inputs")
+    parser.add_argument("--noisy-inputs", type=int, metavar="N", help="of so many [default: as the run]")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write the tables, in every format")
     parser.add_argument("--format", default="table")
     given = parser.parse_args()
@@ -314,7 +317,7 @@ def main() -> int:
             if not equals:
                 raise ParameterError(f"{run} names no tuning run: write RUN=TUNING")
             print(f"{run}: {unfinished(Path(run)) or 'all inputs are finished'}", file=sys.stderr)
-            how = given.clean_accuracy, given.lose, given.at_radius, given.noisy
+            how = given.clean_accuracy, given.lose, given.at_radius, given.noisy, given.noisy_inputs
             for table in measure(Path(run), Path(tuning), *how):
                 print(render(table, given.format), flush=True)
                 if given.output is not None:
