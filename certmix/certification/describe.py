@@ -17,8 +17,8 @@ from torch import nn
 from certmix.certification.request import (
     KINDS,
     CertifyRequest,
-    Enumerated,
     GivenConstant,
+    Margin,
     Population,
     Request,
     Shard,
@@ -29,7 +29,6 @@ from certmix.errors import ModelError, RunError
 from certmix.models.checks import chance_warning, resolve_robust
 from certmix.models.spec import LoadedModel
 from certmix.models.zoo import zoo_card, zoo_names
-from certmix.radii import Smoothing
 from certmix.runs import Identity, StudyIdentity, read_run
 from certmix.runs.cells import Progress
 from certmix.runs.engine import Engine
@@ -88,8 +87,8 @@ def robust_of(request: Request | Population, sources: Sources) -> str | nn.Modul
     robust = sources.robust
     if robust is not None:
         return robust
-    if (smoothing := smoothing_of(request)) is not None:
-        return resolve_robust(None, smoothing)
+    if not isinstance(request, Margin | GivenConstant):
+        return resolve_robust(None, request.smoothing)
     if isinstance(request, GivenConstant):
         raise ModelError("no model of known Lipschitz constant is shipped: name yours with --robust")
     for name in zoo_names():
@@ -101,29 +100,19 @@ def robust_of(request: Request | Population, sources: Sources) -> str | nn.Modul
     )
 
 
-def smoothing_of(request: Request | Population) -> Smoothing | None:
-    """Return the noise of a request, None of one without."""
-    if isinstance(request, Enumerated):
-        return Smoothing(request.noise, request.scale)
-    if isinstance(request, Population):
-        return Smoothing.of(request.sigma)
-    return request.smoothing if isinstance(request, CertifyRequest) else None
-
-
 def views_of(request: Request) -> Views | None:
     """Return what the robust model of a request is shown, None where that is the input itself."""
-    smoothing = smoothing_of(request)
-    return None if smoothing is None else Views.of_noise(smoothing)
+    return None if isinstance(request, Margin | GivenConstant) else Views.of_noise(request.smoothing)
 
 
 def load(
     request: Request | Population, sources: Sources, device: torch.device, say: Callable[[str], None]
 ) -> Loaded:
     """Load data and models and check that they fit together; warnings go to `say`."""
-    if (smoothing := smoothing_of(request)) is not None:
-        loaded = load_sources(sources, smoothing, device, say)
-    else:
+    if isinstance(request, Margin | GivenConstant):
         loaded = load_models(sources, robust_of(request, sources), device, say)
+    else:
+        loaded = load_sources(sources, request.smoothing, device, say)
     if not isinstance(request, CertifyRequest | Population):
         refuse_scale(loaded.dataset, f"certificate {request.certificate}")
     return loaded

@@ -29,7 +29,6 @@ from certmix.certification.population import (
 from certmix.certification.request import Population
 from certmix.errors import ModelError
 from certmix.files import digest_of, write_atomically
-from certmix.radii.smoothings import Smoothing
 from certmix.runs import Run, Store
 from certmix.runs.cells import Found, Progress, Todo, fill
 from certmix.runs.engine import Handler, Open, Take, Work
@@ -73,7 +72,7 @@ class Drawing(Recipe):
         """Refuse samples that could not do; return what ``run.json`` is to say."""
         rule_of(self.request, self.coordinates)
         noise = {
-            **noise_described(Smoothing.of(self.request.sigma)), "coordinates": self.coordinates,
+            **noise_described(self.request.smoothing), "coordinates": self.coordinates,
             "eps": noise_error(self.request.sigma, self.coordinates), "bits": "Philox4x32-10",
         }  # fmt: skip
         budget = {"failure_probability": self.request.failure_probability, "holds_for": "the whole claim"}

@@ -647,6 +647,11 @@ class Enumerated(Proved, frozen=True):
         return cases_of(self.noise)
 
     @property
+    def smoothing(self) -> Smoothing:
+        """Its kind, and how much of it."""
+        return Smoothing(self.noise, self.scale)
+
+    @property
     def norm(self) -> str:
         """The norm of the radii."""
         return norms_of(self.noise)[0]
@@ -726,6 +731,11 @@ class Population(Settings, frozen=True):
         left = ("at_least", "goal", "inputs")
         asked = {name: value for name, value in self.as_dict().items() if name not in left}
         return {**asked, "noise_version": NOISE_VERSION, "rule_version": 1}
+
+    @property
+    def smoothing(self) -> Smoothing:
+        """The noise."""
+        return Smoothing.of(self.sigma)
 
     def draws(self, inputs: int) -> int:
         """Return the most inputs that are drawn of a data set of so many."""

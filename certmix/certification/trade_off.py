@@ -33,7 +33,6 @@ from certmix.certification.stored import (
 from certmix.data.scales import about_scale, scaled_norm
 from certmix.errors import ParameterError, check_choice
 from certmix.models.temperature import answer_of, sharpened
-from certmix.radii import Smoothing
 from certmix.radii.constant import softmax_probabilities
 from certmix.radii.counted import EXACT, Counted
 from certmix.runs import read_run
@@ -251,7 +250,7 @@ def _counts(
         raise ParameterError(f"{folder} knows g's predictions: drop --standard-accuracy")
     none, told = np.zeros(len(label)), unfinished(folder)
     stored = Stored(
-        source=str(folder), kind="run folder", smoothing=Smoothing(request.noise, request.scale),
+        source=str(folder), kind="run folder", smoothing=request.smoothing,
         label=label, selected=votes.selected, bounds=ConfidenceBounds(none, none + 1, 0.0, EXACT, {}),
         radius=None, frequencies=votes.shares, planned=None, samples=None, bound=EXACT,
         notes=() if told is None else (f"{told}.",), details=(NOT_CHECKED,),
