@@ -46,7 +46,6 @@ _TUNED_FOR = math.log(1000)
 
 _HALVINGS = 42  # to 2e-13
 _BIG = 2.0**1000  # above every `wanted`
-_TOGETHER = 4096  # factors that are multiplied at a time, at most
 
 
 def _planned_bets(values: FloatArray, log_odds: float, planned: int | None) -> FloatArray:
@@ -58,29 +57,9 @@ def _planned_bets(values: FloatArray, log_odds: float, planned: int | None) -> F
     return bets
 
 
-def _refutes_in_parts(values: FloatArray, bets: FloatArray, m: float, most: float, wanted: float) -> bool:
-    """Return what `_sequence_refutes` does: so many factors are multiplied at a time that none overflows."""
-    capital, scale, largest = 1.0, 0, SHARE / m
-    whole, most = most <= largest, min(most, largest)
-    step = int(500 / max(-math.log2(1.0 - most * m), math.log2(1.0 + most * (1.0 - m)), 500 / _TOGETHER))
-    for begin in range(0, len(values), step):
-        part = slice(begin, begin + step)
-        product = values[part] - m
-        product *= bets[part] if whole else np.minimum(bets[part], largest)
-        product += 1.0
-        product[0] *= capital
-        np.cumprod(product, out=product)
-        top, power = math.frexp(product.max())
-        if power + scale > 1000 or math.ldexp(top, power + scale) >= wanted:
-            return True
-        capital, power = math.frexp(product[-1])
-        scale += power
-    return False
-
-
-@kernel(few=20_000, plain=_refutes_in_parts)
-def _sequence_refutes(values: FloatArray, bets: FloatArray, m: float, most: float, wanted: float) -> bool:
-    """Whether prod_t (1 + min(bet_t, SHARE / m) (x_t - m)) reaches `wanted`; `most` is the largest bet.
+@kernel()
+def _sequence_refutes(values: FloatArray, bets: FloatArray, m: float, wanted: float) -> bool:
+    """Whether prod_t (1 + min(bet_t, SHARE / m) (x_t - m)) reaches `wanted`.
 
     The product is kept within [1 / BIG, BIG]; `scale` counts the powers of BIG taken out.
     """
@@ -122,14 +101,13 @@ def lower_bound(values: ArrayLike, failure_probability: float, planned: int | No
     if planned is not None and planned < 1:
         raise ParameterError(f"planned = {planned}: give the number of samples, or None")
     bets = _planned_bets(kept, -math.log(delta), planned)
-    most = float(bets.max())
     wanted = (1 / delta) * (1 + max(1e-9, 1e-15 * kept.size))
     if wanted > 1e300:
         return 0.0
     low, high = 0.0, 1.0  # the largest m found refuted, by halving
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
-        refuted = _sequence_refutes(kept, bets, middle, most, wanted)
+        refuted = _sequence_refutes(kept, bets, middle, wanted)
         low, high = (middle, high) if refuted else (low, middle)
     return max(0.0, low - OUTWARDS)
 

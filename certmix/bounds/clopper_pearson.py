@@ -91,7 +91,7 @@ def _stirling(m: FloatArray) -> FloatArray:
     return np.where(m < 20, gammaln(m + 1) - (m + 0.5) * np.log(m) + m - 0.5 * math.log(2 * math.pi), series)
 
 
-@kernel(few=300, error_model="numpy")
+@kernel(error_model="numpy")
 def _fraction(a: FloatArray, b: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
     """Return I_x(a, b) a B(a, b) / (x^a y^b), y = 1 - x, for x (m,) below (a + 1) / (a + b).
 
