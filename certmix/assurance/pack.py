@@ -160,10 +160,10 @@ def _files(facts: Facts, run: Path) -> dict[str, bytes]:
             with TemporaryDirectory() as place:
                 write_proof(run, Path(place) / "proof.json")
                 files["proof.json"] = read_file(Path(place) / "proof.json")
-            script = check_population if facts.kind == POPULATION else check_proof
-            script = check_votes if isinstance(facts.request, Enumerated) else script
-            source = Path(str(script.__file__))
-            files[source.name] = read_file(source)
+            scripts = [check_votes] if isinstance(facts.request, Enumerated) else [check_proof]
+            scripts += [check_population] * (facts.kind == POPULATION)  # which takes formulas from the other
+            for source in (Path(str(script.__file__)) for script in scripts):
+                files[source.name] = read_file(source)
         except ParameterError as error:
             left_out["proof.json"] = f"{error}."
     files["statement.json"] = _json(statement_of(facts, files))

@@ -100,7 +100,7 @@ def robust_of(request: Request | Population, sources: Sources) -> str | nn.Modul
     )
 
 
-def views_of(request: Request) -> Views | None:
+def views_of(request: Request | Population) -> Views | None:
     """Return what the robust model of a request is shown, None where that is the input itself."""
     return None if isinstance(request, Margin | GivenConstant) else Views.of_noise(request.smoothing)
 
@@ -118,7 +118,7 @@ def load(
     return loaded
 
 
-def dimension_of(request: CertifyRequest, dataset: Dataset) -> int:
+def dimension_of(request: CertifyRequest | Population, dataset: Dataset) -> int:
     """Return how many values an input has, or pixels, where these are what a kind of smoothing hides."""
     return request.smoothing.size_of(dataset.read(0).shape if len(dataset) else (1,))
 

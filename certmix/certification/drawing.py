@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from certmix.certification.describe import Recipe, identity_of, robust_of
+from certmix.certification.describe import Recipe, identity_of, robust_of, views_of
 from certmix.certification.population import (
     ABOUT,
     CELL,
@@ -37,7 +37,7 @@ from certmix.runs.settings import too_many_inputs
 from certmix.runs.sources import Loaded
 from certmix.sampling import Draw, Sampler
 from certmix.sampling.devices import Passes
-from certmix.sampling.grid import Grid
+from certmix.sampling.grid import lost_by
 from certmix.sampling.law import noise_described, noise_error
 from certmix.sampling.layout import LaidOut
 from certmix.tables.formats import texts_of
@@ -73,7 +73,7 @@ class Drawing(Recipe):
         rule_of(self.request, self.coordinates)
         noise = {
             **noise_described(self.request.smoothing), "coordinates": self.coordinates,
-            "eps": noise_error(self.request.sigma, self.coordinates), "bits": "Philox4x32-10",
+            "eps": noise_error(self.request.smoothing, self.coordinates), "bits": "Philox4x32-10",
         }  # fmt: skip
         budget = {"failure_probability": self.request.failure_probability, "holds_for": "the whole claim"}
         return self.described(noise=noise, failure_budget=budget)
@@ -94,8 +94,9 @@ class Drawing(Recipe):
 
     def elsewhere(self) -> Open:
         """Return what makes, in another process, a handler of the same data and model."""
-        robust = robust_of(self.request, self.sources)
-        named = Named.of(self.sources, robust, self.loaded, self.passes.device, self.request.sigma)
+        robust, level = robust_of(self.request, self.sources), self.request.smoothing.level
+        views = views_of(self.request)
+        named = Named.of(self.sources, robust, self.loaded, self.passes.device, level, views)
         return partial(_load, self.request, named, self.passes)
 
 
@@ -119,7 +120,7 @@ def handler_of(request: Population, loaded: Loaded, passes: Passes) -> Handler:
     """Return what counts the votes of draws until each is decided."""
     dataset = loaded.dataset
     sampler = Sampler(
-        LaidOut(loaded.robust.module, request.precision), dataset.classes, request.sigma, request.seed,
+        LaidOut(loaded.robust.module, request.precision), dataset.classes, request.smoothing, request.seed,
         device=passes.device, precision=request.precision, batch_size=passes.batch_size, scale=dataset.scale,
     )  # fmt: skip
     coordinates, looks = int(dataset.read(0).size), looks_of(request.samples)
@@ -180,9 +181,9 @@ def _open(request: Population, loaded: Loaded, job: Job) -> _Active:
 
 
 def steps_of(request: Population, scale: Any, values: Any) -> int:
-    """Return how far an input lies from the grid, in sigma / `STEPS`, rounded up."""
-    lost = Grid.of(request.sigma, scale).nearest(values).lost
-    return int(np.ceil(lost * STEPS / request.sigma * (1 + 1e-9)))
+    """Return how far an input lies from the grid, in scales of the noise / `STEPS`, rounded up."""
+    smoothing = request.smoothing
+    return int(np.ceil(lost_by(smoothing, values, scale) * STEPS / smoothing.scale * (1 + 1e-9)))
 
 
 def run_population(
@@ -202,7 +203,7 @@ def run_population(
     looks = len(looks_of(request.samples))
     with open_run(
         identity, loaded, recipe.passes.device, recipe.admit, output=output, in_memory=in_memory, fresh=fresh,
-        classes=loaded.dataset.classes, sigma=request.sigma, wanted=(), say=say,
+        classes=loaded.dataset.classes, sigma=request.smoothing.level, wanted=(), say=say,
     ) as run:  # fmt: skip
         described, complete = recipe.admit(run), True
         claimed = derive(request, run.store, described)

@@ -24,6 +24,7 @@ from certmix.runs.store import Store
 from certmix.sampling.law import noise_error
 from certmix.tables.result import Result
 from certmix.tables.table import Share, Table
+from certmix.tables.words import noise_words
 from certmix.text import as_given, floor_digits, plain_decimal
 from certmix.types import SCHEMA_VERSION, FloatArray, IntArray
 
@@ -32,7 +33,7 @@ CELL = "label votes"
 ABOUT = 7
 """Numbers in that cell before the votes, which are -1 at looks that were not taken."""
 STEPS = 1024
-"""Distances from the grid are rounded up to multiples of sigma / STEPS."""
+"""Distances from the grid are rounded up to multiples of sigma, or the scale, over STEPS."""
 FIRST = 10
 """Samples of the first look, at least: each look has half of the samples of the next."""
 HOPELESS, EARLY, LAST = 0.02, 0.02, 1 / 3
@@ -85,13 +86,14 @@ def looks_of(samples: int) -> list[int]:
 
 @lru_cache(maxsize=64)
 def rule_of(request: Population, coordinates: int, steps: int = 0) -> Rule:
-    """Return the rule of inputs of so many values, `steps` sigma / `STEPS` from the grid.
+    """Return the rule of inputs of so many values, `steps` scales of the noise / `STEPS` from the grid.
 
     ParameterError where votes that all agree would not be accepted.
     """
-    radius = request.at_radius + steps * request.sigma / STEPS
-    level = float(thresholds("exact", request.sigma, request.alpha, [radius])[0])
-    p = level + noise_error(request.sigma, coordinates)
+    smoothing = request.smoothing
+    lost = math.nextafter(steps * smoothing.scale / STEPS, math.inf) if steps else 0.0
+    level = float(thresholds("exact", smoothing, request.alpha, [request.at_radius], lost)[0])
+    p = level + noise_error(smoothing, coordinates)
     p = min(1.0, math.nextafter(p, 2.0))
     needed = math.inf if p >= 1 else math.ceil(math.log(LAST) / math.log(p))
     if request.samples < needed and not steps:  # an input off the grid is never accepted then
@@ -286,12 +288,13 @@ def table_of(
     if claim.at_least is not None:
         decision = "shown" if claim.reached else "not shown"
         asked = [("asked for", Share(claim.at_least)), ("claim", decision)]
-    norm = str(about.get("norm", "l2"))
+    norm, smoothing = str(about.get("norm", request.norm)), request.smoothing
+    converted = f" (converted from {smoothing.converted_from})" if smoothing.converted_from else ""
     notes = [
         *about.get("notes", ()),
         f"Of the population, at confidence 1 - delta = {confidence}: nothing is claimed of any one input.",
         f"The population is {of}. Shown: at least this share of it is right, and proved to stay so within "
-        f"the {norm} radius, whatever g is.",
+        f"the {norm} radius{converted}, whatever g is.",
         f"One failure probability, {delta}, for the whole claim, however many inputs were drawn.",
     ]
     if claim.reached is False:
@@ -312,7 +315,7 @@ def table_of(
         name="population-claim",
         title=f"Share of the population (%), right and certified at {norm} radius >= "
         f"{as_given(claim.radius)}",
-        settings=f"sigma = {as_given(request.sigma)}, alpha = {plain_decimal(request.alpha)}, n at most "
+        settings=f"{noise_words(request)}, alpha = {plain_decimal(request.alpha)}, n at most "
         f"{request.samples:,} samples a draw ({mean_samples:,.0f} on average), "
         f"failure probability {delta} for the whole claim, {claim.draws:,} draws",
         headings=("population", "at least", *(name for name, _ in asked), "draws", "samples"),
@@ -322,20 +325,21 @@ def table_of(
         extent=f"{claim.draws:,} of at most {request.draws(inputs):,} draws",
         data={
             "schema_version": SCHEMA_VERSION, "goal": "population", "population": request.population,
-            "data": data, "inputs": inputs, "sigma": request.sigma, "alpha": request.alpha,
-            "norm": norm, "radius": claim.radius, "lower_bound": claim.lower_bound,
-            "at_least": claim.at_least, "reached": claim.reached, "out_of_reach": claim.out_of_reach,
-            "failure_probability": claim.failure_probability, "draws": claim.draws,
-            "most_draws": request.draws(inputs), "accepted": claim.accepted, "samples": claim.samples,
-            "mean_score": claim.mean_score, "complete": complete, "robust": about.get("robust"),
-            "feature_scale": about.get("feature_scale"), "notes": notes,
+            "data": data, "inputs": inputs, "sigma": request.sigma, "noise": request.noise,
+            "scale": smoothing.scale, "alpha": request.alpha, "norm": norm,
+            "converted_from": smoothing.converted_from, "radius": claim.radius,
+            "lower_bound": claim.lower_bound, "at_least": claim.at_least, "reached": claim.reached,
+            "out_of_reach": claim.out_of_reach, "failure_probability": claim.failure_probability,
+            "draws": claim.draws, "most_draws": request.draws(inputs), "accepted": claim.accepted,
+            "samples": claim.samples, "mean_score": claim.mean_score, "complete": complete,
+            "robust": about.get("robust"), "feature_scale": about.get("feature_scale"), "notes": notes,
         },
         records=(
-            ("population", "data", "inputs", "sigma", "alpha", "radius", "failure_probability", "lower_bound",
-             "at_least", "reached", "draws", "samples", "complete"),
-            (request.population, data, inputs, request.sigma, request.alpha, claim.radius,
-             claim.failure_probability, claim.lower_bound, claim.at_least, claim.reached, claim.draws,
-             claim.samples, complete),
+            ("population", "data", "inputs", "noise", "scale", "alpha", "norm", "radius",
+             "failure_probability", "lower_bound", "at_least", "reached", "draws", "samples", "complete"),
+            (request.population, data, inputs, request.noise, smoothing.scale, request.alpha, norm,
+             claim.radius, claim.failure_probability, claim.lower_bound, claim.at_least, claim.reached,
+             claim.draws, claim.samples, complete),
         ),
     )  # fmt: skip
 
@@ -355,7 +359,7 @@ def derive(request: Population, store: Store, described: Mapping[str, Any]) -> C
     data, noise = described["data"], described["noise"]
     inputs, coordinates = int(data["inputs"]), int(noise["coordinates"])
     claim = claim_of(request, coordinates, inputs, votes_in(store, len(looks_of(request.samples))))
-    about = about_scale(data.get("settings"), [request.at_radius])
+    about = about_scale(data.get("settings"), [request.at_radius], norm=request.norm)
     about["robust"] = described["models"]["robust"]["name"]
     complete = claim.ended or claim.draws >= request.draws(inputs)
     table = table_of(request, claim, data["name"], inputs, complete, **about)

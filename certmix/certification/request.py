@@ -175,7 +175,52 @@ def check_seed(seed: int) -> None:
         raise ParameterError(f"seed = {seed}: it must be a whole number from 0 to 2^64 - 1")
 
 
-class CertifyRequest(Settings, frozen=True):
+class Noisy(Settings, frozen=True):
+    """What requests with noise share: its kind, how much of it there is, and the norm of radii."""
+
+    @property
+    def smoothing(self) -> Smoothing:
+        """The noise, and the norm of the radii."""
+        made: Any = self  # its kinds have these fields
+        level = made.scale if made.sigma is None else made.sigma
+        if made.noise in ENUMERATED:
+            raise ParameterError(
+                f"noise = {made.noise}: it is not sampled: all of its cases are gone through"
+            )
+        if made.noise == GAUSSIAN and level is None:
+            raise ParameterError("no noise level: give --sigma (0.25, 0.5, 1)")
+        if level is None:
+            told = f"{made.noise} noise needs a scale, {SMOOTHINGS[made.noise].scale}"
+            raise ParameterError(f"{told}: give --scale")
+        return Smoothing(made.noise, level, norm_name(made.norm) or "", made.dimension)
+
+    def of_dimension(self, dimension: int) -> Any:
+        """Return the request about inputs of so many values, or pixels, as far as radii depend on it."""
+        given: Any = self
+        if given.dimension not in (None, dimension):
+            raise ParameterError(
+                f"dimension = {given.dimension}: inputs of the data have {dimension}: leave it out"
+            )
+        if not self.smoothing.needs_dimension or given.dimension is not None:
+            return self
+        derived = {"radii": DERIVED} if getattr(self, "radii", None) == PENDING else {}
+        return self.replace(dimension=dimension, **derived)
+
+    def check_noise(self) -> None:
+        """Refuse a level of other noise; the scale of Gaussian noise becomes its sigma."""
+        made: Any = self
+        if made.noise != GAUSSIAN and made.sigma is not None:
+            told = f"sigma = {made.sigma:g}: it is the level of gaussian noise"
+            raise ParameterError(f"{told}: give --scale for {made.noise} noise, or leave --noise out")
+        if made.noise == GAUSSIAN and made.scale is not None:
+            if made.sigma not in (None, made.scale):
+                told = f"sigma = {made.sigma:g} and scale = {made.scale:g} differ"
+                raise ParameterError(f"{told}: leave --scale out")
+            msgspec.structs.force_setattr(self, "sigma", made.scale)
+            msgspec.structs.force_setattr(self, "scale", None)
+
+
+class CertifyRequest(Noisy, frozen=True):
     """All that a certification run is asked for, apart from data and models.
 
     Raises
@@ -312,7 +357,7 @@ class CertifyRequest(Settings, frozen=True):
             return next(iter(bounds_of(self.scores)))
         if name == "norm":
             return next(iter(SMOOTHINGS[self.noise].certificates))
-        smoothing = self._smoothing()
+        smoothing = self.smoothing
         if name == "certificates":
             return tuple(smoothing.certificates)
         if smoothing.needs_dimension and smoothing.dimension is None:
@@ -328,46 +373,9 @@ class CertifyRequest(Settings, frozen=True):
         least = smoothing.scale if (self.noise, smoothing.norm) == (GAUSSIAN, "l2") else 0.0
         return usual_radii(max(reach, least) or smoothing.scale)
 
-    @property
-    def smoothing(self) -> Smoothing:
-        """The noise, and the norm of the radii."""
-        return self._smoothing()
-
-    def _smoothing(self) -> Smoothing:
-        level = self.scale if self.sigma is None else self.sigma
-        if self.noise in ENUMERATED:
-            raise ParameterError(
-                f"noise = {self.noise}: it is not sampled: all of its cases are gone through"
-            )
-        if self.noise == GAUSSIAN and level is None:
-            raise ParameterError("no noise level: give --sigma (0.25, 0.5, 1)")
-        if level is None:
-            told = f"{self.noise} noise needs a scale, {SMOOTHINGS[self.noise].scale}"
-            raise ParameterError(f"{told}: give --scale")
-        return Smoothing(self.noise, level, norm_name(self.norm) or "", self.dimension)
-
-    def of_dimension(self, dimension: int) -> CertifyRequest:
-        """Return the request about inputs of so many values, or pixels, as far as radii depend on it."""
-        if self.dimension not in (None, dimension):
-            raise ParameterError(
-                f"dimension = {self.dimension}: inputs of the data have {dimension}: leave it out"
-            )
-        if not self.smoothing.needs_dimension or self.dimension is not None:
-            return self
-        derived = {"radii": DERIVED} if self.radii == PENDING else {}
-        return self.replace(dimension=dimension, **derived)
-
     def check(self) -> None:
         """Refuse what does not fit together: noise and its level, bounds and scores, samples and looks."""
-        if self.noise != GAUSSIAN and self.sigma is not None:
-            told = f"sigma = {self.sigma:g}: it is the level of gaussian noise"
-            raise ParameterError(f"{told}: give --scale for {self.noise} noise, or leave --noise out")
-        if self.noise == GAUSSIAN and self.scale is not None:
-            if self.sigma not in (None, self.scale):
-                told = f"sigma = {self.sigma:g} and scale = {self.scale:g} differ"
-                raise ParameterError(f"{told}: leave --scale out")
-            msgspec.structs.force_setattr(self, "sigma", self.scale)
-            msgspec.structs.force_setattr(self, "scale", None)
+        self.check_noise()
         smoothing = self.smoothing
         for name in self.certificates:
             check_choice(f"certificate of {self.noise} noise", name, smoothing.certificates)
@@ -681,10 +689,10 @@ POPULATIONS = {
 """What a claim is about, by name."""
 
 
-class Population(Settings, frozen=True):
+class Population(Noisy, frozen=True):
     """A claim about a population: the share of its inputs that are right and certified at one radius."""
 
-    sigma: Annotated[Positive, Option("", example="0.5")]
+    sigma: Annotated[Positive | None, Option("", example="0.5")]
     alpha: Alpha
     at_radius: Annotated[
         Positive, Option("--goal population: the radius of the claim.", metavar="R", example="0.5")
@@ -712,10 +720,25 @@ class Population(Settings, frozen=True):
     failure_probability: Annotated[Share, Option("", example="0.001")] = 0.001
     seed: Annotated[int, Option("")] = 0
     precision: Annotated[str, Option("", choices=(AUTO, *SAMPLED))] = AUTO
+    noise: Annotated[str, Option("", choices=SMOOTHINGS)] = GAUSSIAN
+    scale: Annotated[Positive | None, Option("", example="0.5")] = None
+    norm: Annotated[str, Option("", choices=NORMS_OF_NOISE, read=norm_name)] = DERIVED
+    dimension: Count | None = None
+
+    def usual(self, name: str) -> Any:
+        """Return the norm of the noise."""
+        return norms_of(self.noise)[0]
 
     def check(self) -> None:
-        """Refuse a mix of which nothing can be certified, and seeds that are none."""
+        """Refuse a mix of which nothing can be certified, seeds that are none, and parts of whole radii."""
+        if self.noise in ENUMERATED:
+            told = f"noise = {self.noise}: every case of it is gone through, and none drawn"
+            raise ParameterError(f"{told}: leave --goal population out")
+        self.check_noise()
         check_seed(self.seed)
+        if self.smoothing.entry.whole and not self.at_radius.is_integer():
+            told = f"at radius = {self.at_radius:g}: of {self.noise} noise it is a whole number"
+            raise ParameterError(f"{told}: give 1, 2, 5")
         if self.alpha == 0.5:
             raise ParameterError(
                 "alpha = 0.5: nothing is certified of a mix that ties everywhere: raise --alpha"
@@ -728,14 +751,12 @@ class Population(Settings, frozen=True):
 
     def identity(self) -> dict[str, Any]:
         """Return what is fixed beforehand, besides data and h: votes and their bound depend on it."""
-        left = ("at_least", "goal", "inputs")
-        asked = {name: value for name, value in self.as_dict().items() if name not in left}
-        return {**asked, "noise_version": NOISE_VERSION, "rule_version": 1}
-
-    @property
-    def smoothing(self) -> Smoothing:
-        """The noise."""
-        return Smoothing.of(self.sigma)
+        left = ("at_least", "goal", "inputs", "sigma", "noise", "scale")
+        level = ("sigma",) if self.scale is None else ("noise", "scale")
+        names = [*level, *(name for name in self.__struct_fields__ if name not in left)]
+        return {name: getattr(self, name) for name in names} | {
+            "noise_version": NOISE_VERSION, "rule_version": 2,
+        }  # fmt: skip
 
     def draws(self, inputs: int) -> int:
         """Return the most inputs that are drawn of a data set of so many."""
@@ -795,10 +816,9 @@ def _population_of(given: dict[str, Any], refuse: Callable[[Iterable[str], str],
     refuse(["shard", "compiled"], "is not for --goal population")
     of_g = [name for name in given if name.startswith("standard")]
     refuse(of_g, "is not for --goal population, whose claim holds whatever g is")
-    for name in ("sigma", "at_radius"):
-        if name not in asked:
-            raise ParameterError(f"--goal population needs --{name.replace('_', '-')}: add it, such as 0.5")
-    return Population(**asked)
+    if "at_radius" not in asked:
+        raise ParameterError("--goal population needs --at-radius: add it, such as 0.5")
+    return Population(**{"sigma": None, **asked})
 
 
 ROBUST, LABEL = "robust logits", "label"

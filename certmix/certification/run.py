@@ -212,8 +212,9 @@ def run_certify(
     if isinstance(request, Population):
         sources = sources.replace(standard=None)
     loaded = load(request, sources, chosen, say)
-    if isinstance(request, CertifyRequest):
+    if isinstance(request, CertifyRequest | Population):
         request = request.of_dimension(dimension_of(request, loaded.dataset))
+    if isinstance(request, CertifyRequest):
         request = request.of_inputs(len(loaded.dataset))
     temperature = getattr(request, "standard_temperature", 1.0)
     if loaded.standard is None and temperature != 1.0:

@@ -67,18 +67,18 @@ def _transition(now: float, then: float) -> FloatArray:
 
 
 def thresholds(
-    certificate: str, sigma: float | Smoothing, alpha: float, radii: Sequence[float]
+    certificate: str, sigma: float | Smoothing, alpha: float, radii: Sequence[float], lost: float = 0.0
 ) -> FloatArray:
     """Return the least p, with q = 1 - p, that a certificate needs for each radius; 1 if none will do.
 
-    A radius of 0 stands for any radius > 0.
+    A radius of 0 stands for any radius > 0; `lost` is as for `Smoothing.radius`.
     """
     smoothing, wanted = Smoothing.of(sigma), np.asarray(radii, np.float64)
     slack = margin_slack_of(alpha)
     low, high = np.full(len(wanted), 0.5), np.ones(len(wanted))
     for _ in range(60):
         middle = 0.5 * (low + high)
-        reached = smoothing.radius(certificate, middle, 1.0 - middle, alpha, slack)
+        reached = smoothing.radius(certificate, middle, 1.0 - middle, alpha, slack, lost=lost)
         enough = np.where(wanted > 0, reached >= wanted, reached > 0)
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
     return high

@@ -10,6 +10,8 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from timeit import repeat
 from typing import TYPE_CHECKING, Any
 
 from certmix.errors import ParameterError
@@ -26,6 +28,9 @@ SAMPLED = {**PRECISIONS, TF32: None}
 
 AUTO = "auto"
 """Stands for one of `PRECISIONS`, which `automatic_precision` gives."""
+
+WORTH_BF16 = 1.3
+"""How many times faster bf16 must be, where that depends on the processor: it has 8 bits for fp32's 24."""
 
 PARTLY = "partly"
 """What ``run.json`` says of a run that was compiled at one time and not at another."""
@@ -69,7 +74,8 @@ def resolve_device(name: str = "auto") -> torch.device:
 def automatic_precision(device: torch.device | str) -> str:
     """Return bf16 for a device that multiplies it natively, fp32 for one that imitates it or has none.
 
-    Native are CUDA from compute capability 8.0 (Ampere), x86 with AMX or AVX512-BF16, Arm with its bf16.
+    Native are CUDA from compute capability 8.0 (Ampere), x86 with AMX, Arm with its bf16; x86 with
+    AVX512-BF16 alone where that is faster, which is tried: some processors take as long as for fp32.
     """
     import torch
 
@@ -81,9 +87,26 @@ def automatic_precision(device: torch.device | str) -> str:
         if platform.machine().lower() in ("aarch64", "arm64"):
             native = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # on x86 true of AVX-512, which imitates it
         else:
-            tests = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-            native = any(getattr(torch.cpu, test, lambda: False)() for test in tests)
+            amx, avx512 = (
+                getattr(torch.cpu, test, lambda: False)()
+                for test in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+            )
+            native = amx or (avx512 and gain_of_bf16() > WORTH_BF16)
     return "bf16" if native else "fp32"
+
+
+@lru_cache(maxsize=1)
+def gain_of_bf16() -> float:
+    """Return how many times faster than in fp32 a convolution is in bf16 on this processor (0.1 s)."""
+    import torch
+
+    took, layout = [], torch.channels_last
+    for kind in (torch.float32, torch.bfloat16):
+        layer = torch.nn.Conv2d(96, 96, 3, padding=1, dtype=kind).to(memory_format=layout)  # type: ignore[call-overload]
+        batch = torch.zeros(8, 96, 16, 16, dtype=kind).to(memory_format=layout)
+        with torch.inference_mode():
+            took.append(min(repeat(partial(layer, batch), number=1, repeat=8)))
+    return took[0] / took[1]
 
 
 def refuse_tf32(precision: str, device: torch.device | str) -> None:

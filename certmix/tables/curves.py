@@ -30,6 +30,7 @@ from certmix.tables.words import (
     PATCH,
     certificate_label,
     classifier_label,
+    deterministic,
     noise_words,
     radius_heading,
     settled,
@@ -204,7 +205,8 @@ def certified_plots(
     any, ``probabilities`` the distribution of lower bounds p: `shares` has for each h its name and the p of
     rightly classified inputs.  Wrong ones are given up early, with no p to speak of.
     """
-    title, noise = "Certified accuracy" + (f": {summary.data}" if summary.data else ""), noise_words(summary)
+    title = "Certified accuracy" + (f": {summary.data}" if summary.data else "")
+    noise = noise_words(summary, not deterministic(summary))
 
     def draw(suffix: str) -> bytes:
         about = summary.alpha, bool(summary.complete), summary.norm, noise

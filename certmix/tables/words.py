@@ -80,19 +80,18 @@ def deterministic(summary: Summary) -> bool:
     return bool(summary.rows) and all(row.certificate in DETERMINISTIC for row in summary.rows)
 
 
-def noise_words(summary: Summary) -> str:
-    """Return the noise, and how much of it there is; "" without any, or of several."""
-    if summary.scale is not None:
-        kind = f"{summary.noise}{'' if deterministic(summary) else ' noise'}"
-        return f"{kind}, scale = {as_given(summary.scale)}"
-    return "" if summary.sigma is None else f"sigma = {as_given(summary.sigma)}"
+def noise_words(of: Any, drawn: bool = True) -> str:
+    """Return the noise, and how much of it there is, that a table or request names; "" without any."""
+    if of.scale is not None:
+        return f"{of.noise}{' noise' * drawn}, scale = {as_given(of.scale)}"
+    return "" if of.sigma is None else f"sigma = {as_given(of.sigma)}"
 
 
 def settings(summary: Summary) -> str:
     """Return sigma, alpha, samples, failure probability and inputs in one line."""
     alpha = f"alpha = {plain_decimal(summary.alpha)}"
     inputs = f"{summary.inputs:,} input{'' if summary.inputs == 1 else 's'}"
-    noise = noise_words(summary)
+    noise = noise_words(summary, not deterministic(summary))
     if deterministic(summary):
         return f"{noise}{', ' * bool(noise)}{alpha}, no failure probability: deterministic, {inputs}"
     parts, mean = [noise or "sigma of the best source", alpha], summary.mean_samples

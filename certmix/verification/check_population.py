@@ -1,6 +1,6 @@
 """Check a claim that `certmix verify RUN --proof FILE` wrote: ``python check_population.py FILE``.
 
-docs/population.md says what it proves.
+It needs check_proof.py beside it, or certmix; docs/population.md says what it proves.
 """
 
 import hashlib
@@ -9,9 +9,15 @@ import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
+from math import isqrt
 from typing import Any
 
 from flint import arb, arb_poly, ctx, fmpq
+
+try:
+    from certmix.verification.check_proof import FORMULAS
+except ImportError:
+    from check_proof import FORMULAS  # type: ignore[no-redef]
 
 BETS, RISKED, STEPS = 14, Fraction(99, 100), 1024
 BITS = 64, 128, 256, 512, 1024
@@ -23,11 +29,12 @@ def ball(x: Any) -> arb:
 
 def margin(proof: Any, rule: Any) -> arb:
     """Above 0: inputs of probability p - eps or more are certified at the radius."""
-    alpha, sigma = Fraction(proof["alpha"]), Fraction(proof["sigma"])
-    t = ball((Fraction(proof["radius"]) + rule["steps"] * sigma / STEPS) / sigma) / arb(2).sqrt()
-    p = ball(Fraction(rule["p"]) - Fraction(proof["eps"]))
-    own, rival = (((2 * x).erfcinv() + side * t).erfc() / 2 for x, side in ((p, 1), (1 - p, -1)))
-    return own - rival - ball(1 / alpha - 1 + Fraction(alpha < 1, 2**22))
+    alpha, p = Fraction(proof["alpha"]), ball(Fraction(rule["p"]) - Fraction(proof["eps"]))
+    root = Fraction(isqrt((proof.get("stretch", 1) << 200) - 1) + 1, 1 << 100)  # of it, or more
+    t = ball(Fraction(proof["radius"]) * root / Fraction(proof["sigma"]) + Fraction(rule["steps"], STEPS))
+    mu = ball(1 / alpha - 1 + Fraction(alpha < 1, 2**22))
+    found: arb = FORMULAS[proof["certificate"]](proof.get("of", {}), mu, t, p, 1 - p)
+    return found
 
 
 def balances(rule: Any) -> Iterator[arb]:

@@ -422,7 +422,7 @@ def _request(
     )
     if of_population:
         (asked,) = of_population
-        own = {"at_radius": asked.radius, "at_least": asked.threshold, "precision": "fp32"}
+        own = {"at_radius": asked.radius, "at_least": asked.threshold, "precision": "fp32", "sigma": None}
     named = {} if norm is None or name == EXACT else {"norm": norm}
     return _values(lines, "certificate", kind, {**own, "inputs": inputs, **named, **given, **sampling})
 

@@ -33,6 +33,7 @@ from certmix.text import floor_digits
 from certmix.types import Dataset, IntArray
 from certmix.verification.check_population import fails
 from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Faults, Outcome, judged, unchecked
+from certmix.verification.proof import formula_of, noise_of
 from certmix.verification.request import VerifyRequest
 from certmix.verification.requirements import Requirement, written
 from certmix.verification.stored import Run, is_whole
@@ -148,8 +149,9 @@ def proof_of(run: Run, request: Population) -> tuple[Claim, dict[str, Any]]:
         for row in rows.tolist():
             draws[row] = [number, *(k for k in numbers[row, ABOUT:].tolist() if k >= 0)]
     proof = {
-        "format": "certmix-population-proof 1", "sigma": request.sigma, "alpha": request.alpha,
-        "radius": request.at_radius, "eps": noise_error(request.sigma, coordinates),
+        "format": "certmix-population-proof 2", "alpha": request.alpha, "radius": request.at_radius,
+        "eps": noise_error(request.smoothing, coordinates), **noise_of(request.smoothing),
+        "certificate": formula_of(request.smoothing),
         "population": request.population, "data_checksum": run.description["data"]["checksum"],
         "robust_checksum": run.description["models"]["robust"]["checksum"],
         "failure_probability": request.failure_probability, "lower_bound": claim.lower_bound,
@@ -194,7 +196,7 @@ def draw_again(
     size = run.description.get("batch_size")
     own, other = (
         Sampler(
-            module, data.classes, request.sigma, key, device=device, precision=request.precision,
+            module, data.classes, request.smoothing, key, device=device, precision=request.precision,
             batch_size=size if is_whole(size) else None, scale=data.scale,
         )
         for key in (request.seed, seed)

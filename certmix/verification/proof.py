@@ -47,16 +47,20 @@ _FORMULAS_OF = {
 """Formulas of the exact certificate of other noise than Gaussian; Theorem 3.5 has a slope."""
 
 
-def _of_kind(smoothing: Smoothing) -> dict[str, Any]:
-    """Return the numbers of a kind that its formulas take, and how radii are converted."""
-    if smoothing.sigma is not None:
-        found: dict[str, Any] = {}
-    else:
+def noise_of(smoothing: Smoothing) -> dict[str, Any]:
+    """Return what a proof says of the noise: scale, numbers that formulas take, how radii are converted."""
+    whole = smoothing.entry.whole
+    found: dict[str, Any] = {"sigma": 1.0 if whole else smoothing.scale}
+    if smoothing.sigma is None:
         d, k = smoothing.dimension or 1, int(smoothing.scale)
-        whole = smoothing.entry.whole
         slope = [2 * k, d] if whole else [d if smoothing.curve == "linf" else 1, 1]
-        found = {"of": {"D": d, "k": k if whole else 0, "slope": slope}}
+        found["of"] = {"D": d, "k": k if whole else 0, "slope": slope}
     return found | ({"stretch": smoothing.stretch} if smoothing.converted_from else {})
+
+
+def formula_of(smoothing: Smoothing) -> str:
+    """Return the name of the formula that decides the exact certificate of a noise."""
+    return "exact" if smoothing.sigma is not None else _FORMULAS_OF[smoothing.kind, smoothing.curve]
 
 
 INEQUALITIES = {
@@ -132,11 +136,9 @@ def proof_of(
     if isinstance(request, CertifyRequest):
         assert isinstance(numbers, Evaluation)
         smoothing = request.smoothing
-        sigma: float | str = 1.0 if smoothing.entry.whole else smoothing.scale
-        about = _of_kind(smoothing)
+        about = noise_of(smoothing)
         if smoothing.sigma is None:
-            curve = _FORMULAS_OF[request.noise, smoothing.curve]
-            formulas = {"exact": curve, "lipschitz": "slope"}
+            formulas = {"exact": formula_of(smoothing), "lipschitz": "slope"}
         delta, shares = request.of_one_input, _shares(request)
         views = list(numbers.views)
         layered = ", layers" if BOUNDS[request.bound].distribution else ""
@@ -146,7 +148,7 @@ def proof_of(
         assert isinstance(numbers, np.ndarray)
         assert not isinstance(request, Margin)
         over, under = request.given[0].as_integer_ratio()
-        sigma, delta, shares, views = f"{under}/{over}", 1.0, {}, [0.0]
+        about, delta, shares, views = {"sigma": f"{under}/{over}"}, 1.0, {}, [0.0]
         rests_on, names, layered = (
             _of_logits(np.asarray(numbers, np.float64)),
             set(),
@@ -161,7 +163,7 @@ def proof_of(
         if name not in INEQUALITIES and _formula(name) is None:
             raise ParameterError(f"{name} has no formula= by which it could be proved (docs/extending.md)")
     proof = {
-        "format": FORMAT, "sigma": sigma, "failure_probability": delta, "classes": classes, "shares": shares,
+        "format": FORMAT, "failure_probability": delta, "classes": classes, "shares": shares,
         "inequalities": {name: INEQUALITIES.get(name, "an added one") for name in sorted(names)},
         **about, "rows": rows, "inputs": [one | more for one, more in zip(inputs, rests_on, strict=True)],
     }  # fmt: skip

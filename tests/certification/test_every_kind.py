@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,11 @@ import certmix
 from certmix.certification.request import ENUMERATED
 from certmix.data import load
 from certmix.errors import ParameterError
+from certmix.files import digest_of
 from certmix.models.spec import load_model
 from certmix.radii import SMOOTHINGS
 from certmix.sampling.law import noise_error
+from certmix.verification import check_population
 
 SCALES = {"gaussian": 0.25, "laplace": 0.25, "uniform": 0.5, "ablation": 6, "splitting": 0.05, "bands": 2}
 ALPHA = 0.8
@@ -118,3 +122,94 @@ def test_a_kind_goes_through_everything(kind, made, command, tmp_path):
     assert mix.predict(inputs[:3], 300).classes.tolist() == [0, 1, 0]
     noise = json.loads((tmp_path / "run" / "run.json").read_text())["noise"]
     assert noise["eps"] == noise_error(smooth.smoothing, 96) and (noise["eps"] > 0) == (kind != "ablation")
+
+
+CLAIMED = {
+    "gaussian": (0.1, ()), "gaussian, linf": (0.01, ("--norm", "linf")), "laplace": (0.1, ()),
+    "laplace, l2": (0.02, ("--norm", "l2")), "uniform": (0.05, ()), "uniform, linf": (0.001, ("--norm", "linf")),
+    "ablation": (1, ()),
+}  # fmt: skip
+ALONE = """\
+import runpy, sys
+sys.modules["certmix"] = None
+sys.path.insert(0, folder := sys.argv.pop(1))
+runpy.run_path(folder + "/check_population.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("case", CLAIMED)
+@pytest.mark.filterwarnings("ignore::certmix.errors.CertmixWarning")
+def test_a_claim_about_a_population_by_every_noise(case, made, command, tmp_path):
+    kind, (radius, norm) = case.partition(",")[0], CLAIMED[case]
+    level = ("--sigma", SCALES[kind]) if kind == "gaussian" else ("--noise", kind, "--scale", SCALES[kind])
+    given = (*made[:2], *made[4:], "--alpha", ALPHA, *level, *norm)
+    asked = ("--goal", "population", "--at-radius", radius, "--samples", 200, "--inputs", 40)
+    found = command("certify", *given, *asked, "--at-least", 0.3, "--output", "run", "--format", "json")
+    assert found.code == 0, found.err
+    told = json.loads(found.out)
+    wanted = norm[1] if norm else next(iter(SMOOTHINGS[kind].certificates))
+    assert (told["noise"], told["scale"], told["norm"]) == (kind, SCALES[kind], wanted)
+    assert told["lower_bound"] >= 0.3 and (told["converted_from"] is None) == (
+        wanted in SMOOTHINGS[kind].certificates
+    )
+    assert command("show", "run", "--format", "json").out == found.out
+    checks = command("verify", "run", "--proof", "proof.json", "--run-code", "--format", "json")
+    assert {one["outcome"] for one in json.loads(checks.out)["checks"]} == {"holds"}, checks.out
+
+    folder = Path(check_population.__file__).parent  # where check_proof.py lies beside it
+    alone = [sys.executable, "-c", ALONE, folder, "proof.json"]
+    script = subprocess.run(alone, capture_output=True, text=True, check=False)
+    assert script.stdout == "proved\n", script.stderr
+    proof = json.loads((tmp_path / "proof.json").read_text())
+    del proof["digest"]
+    farther = {"radius": radius + 1 if kind == "ablation" else radius * 1.01}
+    fewer = {"alpha": ALPHA - 0.01}
+    for wrong in (farther, fewer, *([{"eps": 1e-3}] if proof["eps"] else [])):
+        changed = proof | wrong
+        assert list(check_population.fails(changed | {"digest": digest_of(changed)})), wrong
+    more = command("certify", *given, *asked, "--inputs", 41, "--output", "run", "--format", "json")
+    assert json.loads(more.out)["draws"] == 41
+
+
+def test_a_guarantee_of_a_claim_by_other_noise(made, command, tmp_path):
+    (tmp_path / "claim.toml").write_text(
+        """\
+version = 1
+requirements = ["population_certified_accuracy@0.1 >= 0.3"]
+[data]
+name = "images.npz"
+inputs = 40
+[robust]
+model = "nets.py:Bright"
+[certificate]
+alpha = 0.8
+noise = "laplace"
+scale = 0.25
+[sampling]
+samples = 200
+"""
+    )
+    found = command("verify", "claim.toml", "--run-code", "--format", "json")
+    assert found.code == 0, found.out + found.err
+    (judged,) = json.loads(found.out)["requirements"]
+    assert judged["outcome"] == "holds"
+    assert command("evidence", "claim.toml", "--output", "evidence", "--resample", 1, "--run-code").code == 0
+    files = {path.name for path in (tmp_path / "evidence").iterdir()}
+    assert {"check_population.py", "check_proof.py", "proof.json"} <= files
+    assert "l1" in (tmp_path / "evidence" / "argument.md").read_text()
+
+
+WRONG_CLAIMS = {
+    "of every case": (("--noise", "bands", "--scale", 2, "--at-radius", 1), "leave --goal population out"),
+    "part of a pixel": (("--noise", "ablation", "--scale", 6, "--at-radius", 0.5), "a whole number"),
+    "no level": (("--noise", "laplace", "--at-radius", 0.1), "give --scale"),
+    "a level of another": (("--noise", "laplace", "--sigma", 0.5, "--at-radius", 0.1), "give --scale"),
+    "another norm": (("--noise", "ablation", "--scale", 6, "--norm", "l2", "--at-radius", 1), "l0"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CLAIMS)
+def test_claims_that_cannot_be_are_refused(case, made, command):
+    words, told = WRONG_CLAIMS[case]
+    found = command("certify", *made[:2], *made[4:], "--alpha", ALPHA, "--goal", "population", *words)
+    assert found.code == 2 and told in " ".join(found.err.split()), found.err

@@ -122,10 +122,9 @@ MODES = [
         "certify", f"{SMOOTH} --goal population --at-radius 0.2",
         PLAIN | RAY | CASES_OF | STANDARD | {
             "selection_samples", "settle", "relative_precision", "scores", "score_temperature", "gate", "bound",
-            "standard_temperature", "tuned", "certificates", "radii", "noise", "norm", "shard", "compiled",
-            "dimension", "all_at_once",
+            "standard_temperature", "tuned", "certificates", "radii", "shard", "compiled", "all_at_once",
         },
-        {"goal": "radii", "noise": "bands"},
+        {"goal": "radii", "noise": "bands", "norm": "linf"},
     ),
     Mode("recertify", "run", OF_FILES | {"rows", "best", "noise", "scale"}, {"sigmas": "0.5"}),
     Mode(

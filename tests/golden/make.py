@@ -138,6 +138,7 @@ def texts() -> Iterator[tuple[str, str]]:
     (folder / "logs").symlink_to(LOGS)  # lines break alike wherever the logs are
     before, argv = Path.cwd(), sys.argv
     os.chdir(folder)
+    held = os.environ.copy()
     os.environ["COLUMNS"] = "120"
     try:
         for name, command in COMMANDS.items():
@@ -154,6 +155,8 @@ def texts() -> Iterator[tuple[str, str]]:
                 text += f"== stderr\n{warned.getvalue()}"
             yield name, _settled(text, folder)
     finally:
+        os.environ.clear()
+        os.environ.update(held)
         os.chdir(before)
         sys.argv = argv
         shutil.rmtree(folder)

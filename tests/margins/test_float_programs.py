@@ -95,8 +95,9 @@ CANCELLING = {
 def runs_to(net, x):
     """The least value that float32 gives, in each order of what is added up."""
     found = [float(net(x))]
-    if isinstance(net, nn.Linear):
-        parts = (net.weight[0] * x[0]).tolist()
+    first = net if isinstance(net, nn.Linear) else next(net.children(), None)
+    if isinstance(net, nn.Linear) or isinstance(first, nn.Conv2d):
+        parts = (first.weight[0].flatten() * x[0].flatten()).tolist()
         found += [float(sum(map(torch.tensor, order), torch.zeros(()))) for order in permutations(parts)]
     elif x.ndim == 4 and x.shape[3] > 1:
         orders = permutations(x.flatten().tolist())

@@ -26,7 +26,8 @@ X86, ARM = "x86_64", "aarch64"
     "device, machine, true, expected",
     [
         ("cpu", X86, {"amx"}, "bf16"),
-        ("cpu", X86, {"avx512"}, "bf16"),
+        ("cpu", X86, {"avx512", "faster"}, "bf16"),
+        ("cpu", X86, {"avx512"}, "fp32"),  # some take as long as for fp32
         ("cpu", X86, {"onednn"}, "fp32"),  # imitates it on AVX-512
         ("cpu", ARM, {"onednn"}, "bf16"),
         ("cpu", ARM, set(), "fp32"),
@@ -47,7 +48,12 @@ def test_auto_is_what_the_device_computes_natively(monkeypatch, device, machine,
         lambda including_emulation=True: "cuda" in true or (including_emulation and "emulated" in true),
     )  # fmt: skip
     monkeypatch.setattr(torch.cuda, "device", lambda device: torch.inference_mode())
+    monkeypatch.setattr(devices, "gain_of_bf16", lambda: 1.9 if "faster" in true else 1.0)
     assert automatic_precision(device) == expected
+
+
+def test_the_gain_is_a_ratio_of_times():
+    assert 0.01 < devices.gain_of_bf16() < 100
 
 
 ROUNDED = ("tf32", "tf32", "ieee"), False, False
