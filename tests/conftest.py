@@ -62,7 +62,7 @@ def _empty_plots() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for found in pkgutil.iter_modules(tables.__path__, "certmix.tables."):
             module = importlib.import_module(found.name)
-            if module is not figure and hasattr(module, "input"):
+            if module is not figure and hasattr(module, "image"):
                 patch.setattr(module, "image", empty)
         yield
 

@@ -19,7 +19,7 @@ from certmix.errors import ParameterError
 from certmix.radii import Smoothing, exact_radius
 from certmix.types import Status
 from certmix.verification.check_proof import FORMULAS
-from certmix.verification.proof import _FORMULAS_OF, _of_kind
+from certmix.verification.proof import formula_of, noise_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "bounds.md"
 DELTA = 0.001
@@ -137,8 +137,8 @@ def test_radii_of_other_noise_are_at_least_those_of_the_mean_and_roots(noise):
 
         assert margin(t) > mu >= margin(further)
         means = [*bounds.own_lower[0], *bounds.rival_upper[0].ravel(), *bounds.rest_upper]
-        of = _of_kind(noise).get("of", {}) | {"groups": [LAYERS, LAYERS, LAYERS, 1]}
-        proof = FORMULAS[f"{_FORMULAS_OF.get((noise.kind, noise.curve), 'exact')}, layers"]
+        of = noise_of(noise).get("of", {}) | {"groups": [LAYERS, LAYERS, LAYERS, 1]}
+        proof = FORMULAS[f"{formula_of(noise)}, layers"]
         assert proof(of, arb(mu), arb(float(t[0])), *map(arb, means)) > 0, "proved by balls"
         assert not proof(of, arb(mu), arb(float(further[0])), *map(arb, means)) > 0
 
