@@ -250,10 +250,10 @@ class Sampler:
     def _allocate(self, shape: torch.Size, size: int) -> None:
         """Keep one batch for equal shapes; inputs are channels last."""
         if self._batch.shape != (size, *shape):
-            is_input = len(shape) == 3
-            ordered = (*shape[1:], shape[0]) if is_input else tuple(shape)
+            is_image = len(shape) == 3
+            ordered = (*shape[1:], shape[0]) if is_image else tuple(shape)
             whole = torch.zeros((size, *ordered), device=self.device)
-            self._rows, self._batch = whole.view(size, -1), whole.movedim(-1, 1) if is_input else whole
+            self._rows, self._batch = whole.view(size, -1), whole.movedim(-1, 1) if is_image else whole
 
     def _run(self, batch: Tensor) -> Tensor:
         """Return the logits of a batch, in the chosen precision."""
