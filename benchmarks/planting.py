@@ -207,8 +207,9 @@ def plant(
 ) -> dict[str, Seen]:
     """Return what verify finds of each fault, in a run of its own a seed; no seed begins too late."""
     known, seen, end = faults(samples), {name: Seen() for name in names}, time.monotonic() + seconds
-    empty = {"image": lambda *given: b""}  # plots are seconds, and faults are in what they draw
-    with patch.multiple("certmix.tables.curves", **empty), patch.multiple("certmix.tables.fronts", **empty):
+    drawn = ("curves.image", "fronts.image")  # plots take seconds, and faults are in what they draw
+    one, other = (patch(f"certmix.tables.{name}", lambda *given: b"") for name in drawn)
+    with one, other:
         for number in seeds:
             if time.monotonic() > end:
                 break
