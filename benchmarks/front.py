@@ -20,10 +20,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
+import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +43,7 @@ from certmix.models.temperature import answer_of, mix_shares, sharpened
 from certmix.nuts.grid import parse_grid
 from certmix.nuts.margins import softmax_numpy
 from certmix.runs import read_run
+from certmix.runs.folder import DATABASE, DESCRIPTION
 from certmix.runs.settings import settings
 from certmix.runs.sources import Sources, named_split
 from certmix.studies.nuts_certified import noisy_logits
@@ -298,6 +303,18 @@ def compared(rival: Judge, gated: Judge, alpha: float, at: float) -> tuple[Cell,
     return Quantity(weight, 3), *there, *own, apart, *only, Quantity(found.p_value, 4, rounding="up")
 
 
+def copied(run: Path, place: Path) -> Path:
+    """Return a copy of a run as it is now, which may be growing."""
+    place.mkdir()
+    shutil.copy(run / DESCRIPTION, place)
+    with (
+        closing(sqlite3.connect(f"file:{run / DATABASE}?mode=ro", uri=True)) as growing,
+        closing(sqlite3.connect(place / DATABASE)) as still,
+    ):
+        growing.backup(still)
+    return place
+
+
 def main() -> int:
     """Print the tables, and write them."""
     parser = argparse.ArgumentParser(
@@ -318,7 +335,9 @@ def main() -> int:
                 raise ParameterError(f"{run} names no tuning run: write RUN=TUNING")
             print(f"{run}: {unfinished(Path(run)) or 'all inputs are finished'}", file=sys.stderr)
             how = given.clean_accuracy, given.lose, given.at_radius, given.noisy, given.noisy_inputs
-            for table in measure(Path(run), Path(tuning), *how):
+            with TemporaryDirectory() as place:
+                tables = measure(copied(Path(run), Path(place, "run")), Path(tuning), *how)
+            for table in tables:
                 print(render(table, given.format), flush=True)
                 if given.output is not None:
                     write_files(given.output, table)
