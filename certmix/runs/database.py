@@ -93,10 +93,11 @@ class Database:
     Vectors are written one by one; `gather` puts those of many inputs together in blocks.  One that is
     written later counts instead of that in a block.
 
-    `path` None keeps them in memory; `read_only` opens an existing file without writing to it, nor beside it;
-    `alone` takes no locks, where the file system has none.  Each write is a transaction, after which `wrote`
-    is told its cells.  `lost` counts transactions that were there once, such as those of a ``-wal`` file that
-    was not copied.  RunError, here or in any method, if it cannot be read as such a database.
+    `path` None keeps them in memory; `read_only` opens an existing file without writing to it, nor beside it,
+    and sees it as it was when it was first read; `alone` takes no locks, where the file system has none. Each
+    write is a transaction, after which `wrote` is told its cells.  `lost` counts transactions that were there
+    once, such as those of a ``-wal`` file that was not copied.  RunError, here or in any method, if it cannot
+    be read as such a database.
     """
 
     block = 1024
@@ -154,6 +155,8 @@ class Database:
                         raise self._unreadable(
                             f"its table {table} is missing or another{gone if self.lost else ''}"
                         )
+                if self._read_only:  # all is read as it is at one moment, while others write
+                    self._db.execute("BEGIN")
         except RunError:
             self._db.close()
             raise

@@ -2,6 +2,7 @@
 
 import pickle
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -41,6 +42,26 @@ def test_a_record_survives_the_database(tmp_path, classes):
     assert (to_vector(found.scores[classes]) == to_vector(kept.scores[classes])).all()
     with pytest.raises(KeyError):
         found.estimation[500]
+
+
+def test_a_reader_sees_one_moment_of_a_run_that_grows(tmp_path, monkeypatch):
+    """Between two cells an input is added: of it one would be seen, and the other not."""
+    writer = Store(tmp_path / "x.sqlite", 3)
+    writer.write_inputs([record(3)])
+    reader = Store(tmp_path / "x.sqlite", 3, read_only=True)
+    column = reader.column
+
+    def while_it_grows(*which, **how):
+        found = column(*which, **how)
+        writer.write_inputs([record(1000 + len(writer.records()))])
+        return found
+
+    monkeypatch.setattr(reader, "column", while_it_grows)
+    assert reader.records().indices.tolist() == [3] and len(writer.records()) > 2
+    reader.close()
+    with closing(Store(tmp_path / "x.sqlite", 3, read_only=True)) as later:
+        assert len(later.records()) == len(writer.records())
+    writer.close()
 
 
 def test_vectors_come_back_bit_for_bit_in_the_order_asked(tmp_path):
