@@ -522,7 +522,7 @@ def _local(folder: Path, others: Mapping[str, Any]) -> list[str]:
     """Return the modules, by name, whose top-level one lies in the folder and is not one of `others`."""
     tops: set[str] = set()
     called = folder.name
-    for name, module in list(sys.modules.items()) if not is_installed(folder) else ():
+    for name, module in sys.modules.copy().items() if not is_installed(folder) else ():  # others import
         if "." in name or others.get(name) is module:
             continue
         known = getattr(module, "__dict__", {})  # a lazy module makes up what it is asked for

@@ -438,9 +438,10 @@ def test_classes_and_slices_have_requirements_of_their_own(folder, monkeypatch):
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_texts_in_the_datas_own_table_name_groups(command, folder, form):
-    points, places = np.load("points.npz"), ["hall", "yard", "yard"] * 4
-    labels = [str(points["class_names"][k]) for k in points["labels"]]
-    table = pd.DataFrame(points["inputs"], columns=["x", "y"]).assign(where=places, label=labels)
+    places = ["hall", "yard", "yard"] * 4
+    with np.load("points.npz") as points:
+        labels = [str(points["class_names"][k]) for k in points["labels"]]
+        table = pd.DataFrame(points["inputs"], columns=["x", "y"]).assign(where=places, label=labels)
     table.to_csv("t.csv", index=False) if form == "csv" else table.to_parquet("t.parquet")
     own = TEXT.replace("points.npz", f"t.{form}").replace(
         "inputs = 6", 'inputs = "all"\ninput_range = "none"'
