@@ -142,7 +142,7 @@ def make(folder: Path, count: int) -> None:
 
 def drawn(rng: np.random.Generator, inputs: Any, labels: Any, run: Path) -> dict[str, Any]:
     """Return by cell the inputs and vectors that sampling could have given, where the run's rule stops."""
-    from certmix.certification.request import CertifyRequest
+    from certmix.certification.request.sampled import CertifyRequest
     from certmix.certification.stopping import Rule, Walk
     from certmix.runs import Store, read_run
     from certmix.runs.settings import from_json

@@ -22,7 +22,8 @@ import numpy as np
 from sequential_replay import truth
 
 from certmix.certification.population import Rule, cut, log_capital, looks_of, rule_of, scores_of
-from certmix.certification.request import CertifyRequest, Population
+from certmix.certification.request.population import Population
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.stopping import Rule as Stopping
 from certmix.certification.stopping import Walk
 from certmix.radii import exact_radius

@@ -22,7 +22,8 @@ from scipy.special import ndtr
 
 from certmix.bounds import bound_counts
 from certmix.certification.evaluate import radii_of
-from certmix.certification.request import CertifyRequest, Row
+from certmix.certification.request.parts import Row
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.stopping import Prospects, Rule, Walk
 from certmix.types import ConfidenceBounds
 

@@ -12,7 +12,7 @@ from typing import Any
 from certmix.assurance import Evidence
 from certmix.certification.evaluate import CertifyResult
 from certmix.certification.reproduce import Reproduction
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.errors import ParameterError, RunError, check_choice, warn
 from certmix.models.given import as_they_were
 from certmix.nuts.grid import GRIDS

@@ -10,17 +10,13 @@ from typing import Any
 
 import click
 
-from certmix.certification.request import (
-    ENUMERATED,
-    CertifyRequest,
-    Enumerated,
-    GivenConstant,
-    Margin,
-    Population,
-    Shard,
-    check_batch_size,
-    request_of,
-)
+from certmix.certification.request.noisy import ENUMERATED
+from certmix.certification.request.parts import check_batch_size
+from certmix.certification.request.population import Population
+from certmix.certification.request.proved import Enumerated, GivenConstant, Margin
+from certmix.certification.request.reading import request_of
+from certmix.certification.request.sampled import CertifyRequest
+from certmix.certification.request.shard import Shard
 from certmix.errors import ParameterError
 from certmix.radii import CERTIFICATES, Smoothing
 from certmix.radii.smoothings import GAUSSIAN

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.errors import CertmixError, ParameterError
 from certmix.files import write_atomically
 from certmix.radii import CERTIFICATES

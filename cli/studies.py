@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.runs.attack_request import DEFAULT_EPS, AttackRequest, asked_attack
 from certmix.runs.settings import Option
 from certmix.runs.sources import OF_STANDARD, Sources

@@ -12,14 +12,9 @@ from pathlib import Path
 
 import certmix
 from certmix import api
-from certmix.certification.request import (
-    GOALS,
-    CertifyRequest,
-    Enumerated,
-    GivenConstant,
-    Margin,
-    Population,
-)
+from certmix.certification.request.population import Population
+from certmix.certification.request.proved import Enumerated, GivenConstant, Margin
+from certmix.certification.request.sampled import GOALS, CertifyRequest
 from certmix.runs.sources import OF_STANDARD
 
 WIDTH = 105

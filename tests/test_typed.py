@@ -12,7 +12,7 @@ from certmix_cli.main import cli
 from stub import PATH, TYPED, text
 
 import certmix
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.errors import ParameterError
 from certmix.runs.sources import Sources
 from certmix.studies import DEFAULTS as STUDIES

@@ -12,7 +12,9 @@ from typing import Any
 from certmix.assurance.limits import POPULATION, SAMPLED, Limit, limits_of
 from certmix.assurance.private import Private
 from certmix.certification.publish import show
-from certmix.certification.request import CertifyRequest, Population, Request
+from certmix.certification.request.population import Population
+from certmix.certification.request.reading import Request
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.errors import ParameterError, RunError
 from certmix.files import BULK, digest_of, read_file
 from certmix.runs.folder import DATABASE, DESCRIPTION, with_paths

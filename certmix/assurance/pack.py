@@ -17,7 +17,7 @@ from certmix.assurance.in_toto import statement_of
 from certmix.assurance.limits import POPULATION
 from certmix.assurance.ml_bom import bom_of
 from certmix.certification.publish import refuse_unfinished
-from certmix.certification.request import Enumerated
+from certmix.certification.request.proved import Enumerated
 from certmix.errors import CertmixError, ParameterError, RunError, describe
 from certmix.files import digest_of, read_file, unwritable
 from certmix.page import render

@@ -14,7 +14,8 @@ from scipy.special import log_ndtr, ndtri
 from certmix.certification.evaluate import ceilings
 from certmix.certification.publish import derive, opened, texts_in
 from certmix.certification.published import differences
-from certmix.certification.request import DEFAULT_RADII, CertifyRequest
+from certmix.certification.request.parts import DEFAULT_RADII
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.stored import LOG, MOST_SIGMAS, ONE_SIDED, known_of, named, read_sampled
 from certmix.runs.logs import ClassCounts, Extent, PublishedLog, read_published
 from certmix.runs.records import pieces

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certmix.certification.publish import derive, opened, unfinished
-from certmix.certification.request import Population
+from certmix.certification.request.population import Population
 from certmix.errors import ParameterError, RunError, one_line
 from certmix.runs import read_run
 from certmix.tables.table import Cell, Quantity, Share, Table

@@ -14,15 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from certmix.certification.request import (
-    KINDS,
-    CertifyRequest,
-    GivenConstant,
-    Margin,
-    Population,
-    Request,
-    Shard,
-)
+from certmix.certification.request.population import Population
+from certmix.certification.request.proved import GivenConstant, Margin
+from certmix.certification.request.reading import KINDS, Request
+from certmix.certification.request.sampled import CertifyRequest
+from certmix.certification.request.shard import Shard
 from certmix.data import spread
 from certmix.data.scales import refuse_scale
 from certmix.errors import ModelError, RunError

@@ -26,7 +26,7 @@ from certmix.certification.population import (
     scores_of,
     votes_in,
 )
-from certmix.certification.request import Population
+from certmix.certification.request.population import Population
 from certmix.errors import ModelError
 from certmix.files import digest_of, write_atomically
 from certmix.runs import Run, Store

@@ -16,7 +16,8 @@ from certmix.bounds import BOUNDS, betting, bound_counts, bound_scores, clopper_
 from certmix.bounds.bound import LayerBounds, allow_for_noise
 from certmix.bounds.layers import bound_layers, layered_radii
 from certmix.bounds.statistics import MOST_SAMPLES, SUMS, ScoreStatistics, start, update
-from certmix.certification.request import CertifyRequest, Row
+from certmix.certification.request.parts import Row
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.stopping import Prospects, Rule, Standing, Walk
 from certmix.errors import ModelError, ParameterError
 from certmix.models.temperature import answer_of, mix_shares

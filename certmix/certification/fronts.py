@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from certmix.certification.evaluate import Evaluation, View
-from certmix.certification.request import CertifyRequest, Row
+from certmix.certification.request.parts import Row
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.models.temperature import sharpened
 from certmix.radii import Smoothing, margin_slack_of
 from certmix.runs.records import Answers, Records

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from certmix.certification.proved_table import held_votes
-from certmix.certification.request import NO_ROW, CertifyRequest
+from certmix.certification.request.sampled import NO_ROW, CertifyRequest
 from certmix.certification.stopping import Rule, Walk
 from certmix.certification.stored import (
     Doubt,

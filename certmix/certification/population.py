@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from certmix.certification.request import Population
+from certmix.certification.request.population import Population
 from certmix.certification.stopping import thresholds
 from certmix.data.scales import about_scale
 from certmix.errors import ParameterError, RunError

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from certmix.calling import backward, call_model
 from certmix.certification.describe import Recipe, robust_of, views_of
 from certmix.certification.proved_table import Outcomes, near_column
-from certmix.certification.request import (
+from certmix.certification.request.proved import (
     LABEL,
     ROBUST,
     DeterministicRequest,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certmix.certification.evaluate import Evaluation, Outcomes, clean_accuracy, tabulate
-from certmix.certification.request import (
+from certmix.certification.request.proved import (
     LABEL,
     ROBUST,
     DeterministicRequest,

@@ -22,15 +22,11 @@ from certmix.certification.evaluate import (
 )
 from certmix.certification.fronts import fronts_of
 from certmix.certification.proved_table import evaluate_proved, radii_by_input
-from certmix.certification.request import (
-    KINDS,
-    CertifyRequest,
-    Enumerated,
-    Population,
-    Request,
-    Shard,
-    needed_cells,
-)
+from certmix.certification.request.population import Population
+from certmix.certification.request.proved import Enumerated, needed_cells
+from certmix.certification.request.reading import KINDS, Request
+from certmix.certification.request.sampled import CertifyRequest
+from certmix.certification.request.shard import Shard
 from certmix.certification.stored import LOG, data_of, inputs_of, named, planned_inputs
 from certmix.data.scales import about_scale
 from certmix.errors import CertmixError, RunError

@@ -14,7 +14,8 @@ import numpy as np
 from certmix.certification.evaluate import CertifyResult, Evaluation
 from certmix.certification.proved_table import radii_by_input
 from certmix.certification.publish import derive, opened, refuse_unfinished
-from certmix.certification.request import CertifyRequest, Population
+from certmix.certification.request.population import Population
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.run import Progress, run_certify
 from certmix.errors import RunError
 from certmix.models.composed import is_code

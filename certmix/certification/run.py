@@ -16,17 +16,12 @@ from certmix.certification.evaluate import CertifyResult
 from certmix.certification.population import PopulationResult
 from certmix.certification.proved import Proving
 from certmix.certification.publish import derive, is_finished, publish
-from certmix.certification.request import (
-    CertifyRequest,
-    Enumerated,
-    GivenConstant,
-    Margin,
-    Population,
-    Request,
-    Shard,
-    check_batch_size,
-    request_of,
-)
+from certmix.certification.request.parts import check_batch_size
+from certmix.certification.request.population import Population
+from certmix.certification.request.proved import Enumerated, GivenConstant, Margin
+from certmix.certification.request.reading import Request, request_of
+from certmix.certification.request.sampled import CertifyRequest
+from certmix.certification.request.shard import Shard
 from certmix.certification.sampled import Budget, Sampling
 from certmix.certification.tuned import resolve_tuned
 from certmix.data import spread
@@ -135,9 +130,9 @@ def certify(
         ``"2/8"`` does the second of eight shares of the inputs; see
         `certmix.certification.shards.merge`.
     **options
-        Fields of `certmix.certification.request.CertifyRequest` (inputs, samples,
+        Fields of `certmix.certification.request.sampled.CertifyRequest` (inputs, samples,
         certificates, radii, seed, ...), or, without sigma, ``certificates`` and
-        fields of `certmix.certification.request.Margin` or `GivenConstant` (norm, ...); of
+        fields of `certmix.certification.request.proved.Margin` or `GivenConstant` (norm, ...); of
         `certmix.runs.sources.Sources` (split, input_range, standard_weights, ...); and, with
         samples, of `certmix.runs.engine.EngineChoice` (engine, gpus_per_worker, ray_address).
 

@@ -26,7 +26,7 @@ from certmix.certification.evaluate import (
     settled,
     unanimous,
 )
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.soft import sums_of, take_sums
 from certmix.certification.stored import remember_planned
 from certmix.errors import RunError

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from certmix.certification.evaluate import SETTLED, CertifyResult, bound_records
 from certmix.certification.publish import derive, publish
-from certmix.certification.request import LABEL, CertifyRequest, Enumerated, Shard, standard_logits
+from certmix.certification.request.proved import LABEL, Enumerated, standard_logits
+from certmix.certification.request.sampled import CertifyRequest
+from certmix.certification.request.shard import Shard
 from certmix.certification.stored import (
     data_of,
     is_enumerated,

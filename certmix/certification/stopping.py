@@ -15,7 +15,7 @@ from scipy.special import bdtrik, ndtr, pdtr
 from certmix.bounds import BOUNDS, bound_counts, bound_scores
 from certmix.bounds.bound import selected_and_runner_up
 from certmix.bounds.statistics import SCALE, ScoreStatistics
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.kernels import kernel
 from certmix.radii import Smoothing, margin_slack_of
 from certmix.sampling.schedule import looks, share

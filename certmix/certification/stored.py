@@ -28,7 +28,9 @@ from certmix.certification.evaluate import (
     table_row,
 )
 from certmix.certification.proved_table import evaluate_proved
-from certmix.certification.request import DETERMINISTIC, CertifyRequest, Enumerated, usual_radii
+from certmix.certification.request.parts import usual_radii
+from certmix.certification.request.proved import Enumerated
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.data.scales import about_scale
 from certmix.errors import ParameterError, RunError
 from certmix.files import parse_json
@@ -40,6 +42,7 @@ from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION, command_of
 from certmix.runs.logs import ClassCounts, Extent, PublishedLog, distinct_rows, expected_rows, read_published
 from certmix.runs.records import Records
 from certmix.runs.settings import from_json
+from certmix.tables.words import DETERMINISTIC
 from certmix.types import (
     CertifiedRadii,
     CleanAccuracy,

@@ -13,7 +13,8 @@ from certmix.bounds import clopper_pearson
 from certmix.certification.evaluate import choice_notes, prospects_of
 from certmix.certification.proved_table import counted, held_inputs
 from certmix.certification.publish import repeat_command, unfinished
-from certmix.certification.request import LABEL, checked_radii, standard_logits
+from certmix.certification.request.parts import checked_radii
+from certmix.certification.request.proved import LABEL, standard_logits
 from certmix.certification.stopping import Prospects, alike
 from certmix.certification.stored import (
     NOT_CHECKED,

@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from certmix.certification.request import NO_ROW, CertifyRequest, Sampled, checked_gate
+from certmix.certification.request.parts import Sampled, checked_gate
+from certmix.certification.request.sampled import NO_ROW, CertifyRequest
 from certmix.data import load
 from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.files import TEXT, digest_of, read_file

@@ -10,15 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from certmix.bounds import BOUNDS
-from certmix.certification.evaluate import (
-    bounds_of,
-    clean_accuracy,
-    outcomes_of,
-    radii_of_rows,
-    reach_curve,
-)
+from certmix.certification.evaluate import bounds_of, clean_accuracy, outcomes_of, radii_of_rows, reach_curve
 from certmix.certification.publish import derive, opened, plots_of, repeat_command, show
-from certmix.certification.request import GOALS, KINDS, Population
+from certmix.certification.request.population import Population
+from certmix.certification.request.reading import KINDS
+from certmix.certification.request.sampled import GOALS
 from certmix.certification.stored import named
 from certmix.errors import ParameterError, RunError
 from certmix.files import read_file

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from certmix.bounds import bounds_of
-from certmix.certification.request import CertifyRequest, StandardTemperature
+from certmix.certification.request.parts import StandardTemperature
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.errors import ParameterError
 from certmix.nuts.grid import BETAS, CLAMP_NAMES, GRIDS, QUANTILES, RIVALS, TOP_K, Grid, parse_grid
 from certmix.runs.attack_request import AttackRequest

@@ -12,7 +12,8 @@ import numpy as np
 from certmix import guard
 from certmix.certification.describe import identity_of, in_one_precision, load
 from certmix.certification.evaluate import CertifyResult
-from certmix.certification.request import CertifyRequest, Enumerated, GivenConstant, Margin
+from certmix.certification.request.proved import Enumerated, GivenConstant, Margin
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.run import asked, run_certify
 from certmix.errors import ModelError, ParameterError, describe, warn
 from certmix.models.given import as_they_were

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Annotated, Any
 
-from certmix.certification.request import POPULATIONS, Population
+from certmix.certification.request.population import POPULATIONS, Population
 from certmix.data.scales import about_scale, scaled_norm
 from certmix.errors import ParameterError
 from certmix.runs.settings import Count, Option, Settings, Share

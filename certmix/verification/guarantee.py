@@ -12,14 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from certmix.certification.request import (
-    ENUMERATED,
-    KINDS,
-    CertifyRequest,
-    DeterministicRequest,
-    Population,
-    draws_no_samples,
-)
+from certmix.certification.request.noisy import ENUMERATED
+from certmix.certification.request.population import Population
+from certmix.certification.request.proved import DeterministicRequest, draws_no_samples
+from certmix.certification.request.reading import KINDS
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.data import DATASETS
 from certmix.data.scales import SPREAD
 from certmix.errors import CertmixError, ParameterError, one_line

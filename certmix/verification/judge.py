@@ -15,19 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certmix.bounds import betting, clopper_pearson
-from certmix.certification import request as requests
 from certmix.certification.evaluate import Evaluation, Outcomes, ceilings, evaluate, mean_below, tabulate
 from certmix.certification.proved_table import clean_accuracy, largest_radii, stored_outcomes
 from certmix.certification.publish import refuse_unfinished
-from certmix.certification.request import (
+from certmix.certification.request.parts import Row as Asked
+from certmix.certification.request.population import Population
+from certmix.certification.request.proved import (
+    LABEL,
     ROBUST,
-    CertifyRequest,
     DeterministicRequest,
     Enumerated,
     Margin,
-    Request,
+    column_cell,
+    margin_cell,
+    standard_logits,
 )
-from certmix.certification.request import Row as Asked
+from certmix.certification.request.reading import Request
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.data import spread
 from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.files import digest_of, write_atomically
@@ -151,7 +155,7 @@ def _counted(run: Run, request: Enumerated, indices: IntArray, labels: IntArray)
     right = _right(run, indices, shares, labels, request.rows()[1], logits=True)
     most = np.sort(shares, 1)
     right["robust"] &= most[:, -1] > most[:, -2]  # a tie is no class
-    cell = requests.standard_logits(str(run.standard_checksum)) if "standard" in right else None
+    cell = standard_logits(str(run.standard_checksum)) if "standard" in right else None
     with closing(opened(run.folder, run.classes)) as store:
         found = stored_outcomes(request, store, indices, labels, cell)
     largest = largest_radii(request, votes.shape[1])
@@ -172,7 +176,7 @@ def _proved(run: Run, request: DeterministicRequest, indices: IntArray, labels: 
         return _counted(run, request, indices, labels)
     logits = np.stack([run.cells[ROBUST][index] for index in indices.tolist()])
     right = _right(run, indices, _softmax(logits), labels, request.rows()[1], logits=True)
-    cell = requests.standard_logits(str(run.standard_checksum)) if "standard" in right else None
+    cell = standard_logits(str(run.standard_checksum)) if "standard" in right else None
     with closing(opened(run.folder)) as store:
         found = stored_outcomes(request, store, indices, labels, cell)
     tables, faults = tabulate(found, request.rows(), request.radii)[0], Faults()
@@ -194,7 +198,7 @@ def _verified(run: Run, request: Margin, index: int, logits: FloatArray, alpha: 
     def refusal(fault: str) -> NothingFollowsError:
         return NothingFollowsError("radii", index, f"input {index}, alpha {alpha:g}: {fault}")
 
-    stored = run.cells[requests.margin_cell(alpha)][index]
+    stored = run.cells[margin_cell(alpha)][index]
     if stored.shape != (3,):
         raise refusal("no radius is stored")
     radius, status = float(stored[0]), stored[1]
@@ -204,7 +208,7 @@ def _verified(run: Run, request: Margin, index: int, logits: FloatArray, alpha: 
     best = radius
     for column in request.radii:
         if radius > 0 and radius < column <= radius + 2 * request.tolerance:
-            looked_at = run.cells.get(requests.column_cell(alpha, column), {}).get(index)
+            looked_at = run.cells.get(column_cell(alpha, column), {}).get(index)
             if looked_at is None or looked_at.shape != (1,):
                 raise refusal(f"the column {column:g} was not looked at")
             best = column if looked_at[0] == 1 else best
@@ -306,12 +310,12 @@ def write_proof(folder: Path | Run, path: Path) -> CheckResult:
     ParameterError if it rests on something that this script does not know, or that is not proved so.
     """
     run, labels = load(folder), None
-    if isinstance(run.request, requests.Population):
+    if isinstance(run.request, Population):
         return population.write_proof(run, run.request, path)
     wanted = run.records.indices.tolist()
     if not isinstance(run.request, CertifyRequest):
         wanted = sorted(run.proved_inputs)
-        labels = np.array([run.cells[requests.LABEL][index][0] for index in wanted], np.int64)
+        labels = np.array([run.cells[LABEL][index][0] for index in wanted], np.int64)
     try:
         found = derive_figures(run, wanted, labels)
     except NothingFollowsError as error:
@@ -555,7 +559,7 @@ def propose(
             "leave it out, or write it into a file whose thresholds were fixed before the run"
         )
     stored = load(Path(run))
-    if isinstance(stored.request, requests.Population):
+    if isinstance(stored.request, Population):
         claim = f"population_certified_accuracy@{written(stored.request.at_radius)} >= SHARE"
         raise ParameterError(f"{run} is a claim about a population: write the guarantee yourself, of {claim}")
     refuse_unfinished(Path(run))

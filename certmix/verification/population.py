@@ -24,7 +24,7 @@ from certmix.certification.population import (
     order_of,
     scores_of,
 )
-from certmix.certification.request import Population
+from certmix.certification.request.population import Population
 from certmix.errors import CertmixError, RunError
 from certmix.files import digest_of, write_atomically
 from certmix.sampling import Draw, Sampler

@@ -18,7 +18,9 @@ from certmix.bounds.layers import LAYERS, bound_layers, layer_means
 from certmix.bounds.means import own_values, rival_values
 from certmix.bounds.statistics import BIN_STEPS, BINS, SCALE, ScoreStatistics
 from certmix.certification.evaluate import Evaluation, Outcomes, View
-from certmix.certification.request import CertifyRequest, Enumerated, Margin, Request
+from certmix.certification.request.proved import Enumerated, Margin
+from certmix.certification.request.reading import Request
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.errors import ParameterError
 from certmix.files import digest_of
 from certmix.radii import CERTIFICATES, Smoothing

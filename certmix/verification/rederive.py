@@ -18,12 +18,9 @@ from certmix.bounds import BOUNDS
 from certmix.certification import publish
 from certmix.certification.describe import PLOTTER, study_of
 from certmix.certification.published import differences
-from certmix.certification.request import (
-    ROBUST,
-    CertifyRequest,
-    Enumerated,
-    Population,
-)
+from certmix.certification.request.population import Population
+from certmix.certification.request.proved import ROBUST, Enumerated
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.errors import CertmixError, ParameterError
 from certmix.files import digest_of
 from certmix.models.spec import LoadedModel

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from certmix.certification.request import NORMS_OF, checked_gate
+from certmix.certification.request.parts import checked_gate
+from certmix.certification.request.proved import NORMS_OF
 from certmix.radii import CERTIFICATES, check_alpha
 from certmix.radii.counted import EXACT
 from certmix.runs.settings import Count, Inputs, Option, Settings, Share

@@ -19,13 +19,9 @@ from certmix.bounds.statistics import BIN_STEPS, BINS, SCALE
 from certmix.calling import call_model
 from certmix.certification.evaluate import evaluate
 from certmix.certification.proved_table import stored_outcomes
-from certmix.certification.request import (
-    CertifyRequest,
-    DeterministicRequest,
-    Enumerated,
-    Margin,
-    Population,
-)
+from certmix.certification.request.population import Population
+from certmix.certification.request.proved import DeterministicRequest, Enumerated, Margin
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.errors import ParameterError, RunError
 from certmix.margins.propagation import margin_lower
 from certmix.radii import margin_slack_of

@@ -16,9 +16,10 @@ from torch import nn
 
 from certmix.bounds.statistics import BINS, SCALE, ScoreStatistics
 from certmix.certification import publish
-from certmix.certification import request as requests
 from certmix.certification.evaluate import Evaluation
-from certmix.certification.request import CertifyRequest, DeterministicRequest
+from certmix.certification.request.proved import DeterministicRequest, needed_cells, standard_logits
+from certmix.certification.request.reading import KINDS
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.errors import CertmixError, RunError
 from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.radii import SMOOTHINGS
@@ -68,9 +69,7 @@ class Run:
     def proved_inputs(self) -> set[int]:
         """The inputs of which a run without samples holds all that its request wants."""
         assert not isinstance(self.request, CertifyRequest)
-        return set.intersection(
-            *(set(self.cells.get(cell, {})) for cell in requests.needed_cells(self.request))
-        )
+        return set.intersection(*(set(self.cells.get(cell, {})) for cell in needed_cells(self.request)))
 
 
 def read_description(run: Path) -> tuple[dict[str, Any], str]:
@@ -78,7 +77,7 @@ def read_description(run: Path) -> tuple[dict[str, Any], str]:
     description = read_run(run)
     identity = description.get("identity")
     study = str(identity.get("study", CERTIFY)) if isinstance(identity, dict) else CERTIFY
-    if study not in requests.KINDS:
+    if study not in KINDS:
         raise RunError(f"{run} is a run of {command_of(study)}: name a run of certmix certify")
     objects = ("identity", "request", "sources", "data", "models", "versions")
     for name in (*objects, "device", "threads"):
@@ -98,7 +97,7 @@ def load(folder: Path | Run) -> Run:
         return folder
     description, study = read_description(folder)
     sampled = study == CERTIFY
-    kind: Any = requests.KINDS[study]
+    kind: Any = KINDS[study]
     try:
         request = settings(kind, description["request"])
     except (CertmixError, LookupError, TypeError, ValueError) as error:
@@ -115,7 +114,7 @@ def load(folder: Path | Run) -> Run:
                 if study != "certify-population":  # whose whole numbers may exceed 2^53
                     read = np.asarray(read, np.float64)
                 cells[cell] = dict(zip(indices, read, strict=True))
-            return replace(run, cells=cells, standard=cells.get(requests.standard_logits(str(checksum)), {}))
+            return replace(run, cells=cells, standard=cells.get(standard_logits(str(checksum)), {}))
         fixed = meta.get("fixed_samples")
         if fixed is not None and not (fixed.isdecimal() and 0 < len(fixed) < 19):
             raise RunError(f"{folder}: fixed_samples = {fixed!r} in the database: restore it")

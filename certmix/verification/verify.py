@@ -16,13 +16,10 @@ from certmix.certification.describe import dimension_of, identity_of
 from certmix.certification.describe import load as load_models
 from certmix.certification.evaluate import bound_records
 from certmix.certification.publish import is_finished, show, unfinished
-from certmix.certification.request import (
-    CertifyRequest,
-    Population,
-    Request,
-    needed_cells,
-    standard_logits,
-)
+from certmix.certification.request.population import Population
+from certmix.certification.request.proved import needed_cells, standard_logits
+from certmix.certification.request.reading import Request
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.run import run_certify
 from certmix.certification.sampled import Budget
 from certmix.data import spread
@@ -43,14 +40,7 @@ from certmix.verification.groups import Groups, checksum_of, expanded, groups_of
 from certmix.verification.guarantee import Guarantee, read_guarantee, source_options
 from certmix.verification.judge import Judgement, figures_of, judge, write_proof
 from certmix.verification.population import judge_claim
-from certmix.verification.rederive import (
-    MODEL_CHECKS,
-    PUBLISHED,
-    TABLE,
-    behaviour,
-    recheck,
-    rederive,
-)
+from certmix.verification.rederive import MODEL_CHECKS, PUBLISHED, TABLE, behaviour, recheck, rederive
 from certmix.verification.request import VerifyRequest
 from certmix.verification.requirements import Requirement
 from certmix.verification.resample import most_drawn_again, resample

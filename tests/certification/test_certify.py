@@ -24,7 +24,8 @@ import certmix
 from certmix.bounds import bound_counts
 from certmix.bounds.bound import allow_for_noise
 from certmix.certification.evaluate import mean_below
-from certmix.certification.request import CertifyRequest, Margin
+from certmix.certification.request.proved import Margin
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.stored import recertify
 from certmix.errors import DataError, ModelError, ParameterError, RunError
 from certmix.radii import certify_radii, margin_slack_of

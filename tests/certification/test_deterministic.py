@@ -17,7 +17,7 @@ from torch import nn
 
 import certmix
 from certmix.certification import describe, proved
-from certmix.certification.request import BOUND_METHODS, DeterministicRequest, Margin
+from certmix.certification.request.proved import BOUND_METHODS, DeterministicRequest, Margin
 from certmix.errors import ModelError, ParameterError, RunError
 from certmix.margins import layers
 from certmix.runs import Store, read_run

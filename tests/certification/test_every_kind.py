@@ -14,7 +14,7 @@ from forged import records
 from spreading import Inline, rows
 
 import certmix
-from certmix.certification.request import ENUMERATED
+from certmix.certification.request.noisy import ENUMERATED
 from certmix.data import load
 from certmix.errors import ParameterError
 from certmix.files import digest_of

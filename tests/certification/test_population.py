@@ -36,7 +36,7 @@ from certmix.certification.population import (
     scores_of,
 )
 from certmix.certification.publish import repeat_command
-from certmix.certification.request import Population
+from certmix.certification.request.population import Population
 from certmix.errors import ParameterError
 from certmix.models.spec import load_model
 from certmix.runs import read_run

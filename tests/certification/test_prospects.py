@@ -11,7 +11,8 @@ from scipy.stats import binom, poisson
 from certmix.bounds import clopper_pearson
 from certmix.certification import stopping
 from certmix.certification.evaluate import radii_of
-from certmix.certification.request import CertifyRequest, usual_radii
+from certmix.certification.request.parts import usual_radii
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.stopping import Prospects, Rule, Walk
 from certmix.tables.table import Quantity, Share, printed
 from certmix.tables.words import settled, share_of

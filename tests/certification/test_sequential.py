@@ -14,7 +14,7 @@ from scipy.stats import binom
 import certmix
 from certmix.bounds import bound_counts, bounds_of
 from certmix.certification.evaluate import bound_records, ceilings, expectations
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.stopping import Rule, Walk, give_up_below, thresholds
 from certmix.errors import ParameterError, RunError
 from certmix.radii import MARGIN_SLACK

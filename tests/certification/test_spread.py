@@ -17,7 +17,8 @@ from spreading import Inline, cells, rows
 
 import certmix
 from certmix.certification import proved
-from certmix.certification.request import CertifyRequest, Margin
+from certmix.certification.request.proved import Margin
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.sampled import Job, Sampling
 from certmix.errors import ParameterError, RunError
 from certmix.runs.cells import Part

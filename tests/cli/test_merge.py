@@ -11,7 +11,7 @@ import pytest
 from forged import edit_record, records, sql
 from spreading import rows
 
-from certmix.certification.request import Shard
+from certmix.certification.request.shard import Shard
 from certmix.errors import ParameterError
 from certmix.runs import read_run
 

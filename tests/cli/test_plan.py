@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from certmix.certification.plan import MODEL_SECONDS, SCENARIOS, Truth, plan, scenario, truth_of
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.stored import Reading
 
 REQUEST = CertifyRequest(0.5, 0.76, samples=100_000)

@@ -11,7 +11,8 @@ import pytest
 
 from certmix.certification import run as sampled
 from certmix.certification.publish import repeat_command
-from certmix.certification.request import CertifyRequest, GivenConstant, Margin
+from certmix.certification.request.proved import GivenConstant, Margin
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.runs.settings import fields
 from certmix.runs.sources import Sources
 

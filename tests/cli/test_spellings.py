@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import certmix
-from certmix.certification.request import Margin
+from certmix.certification.request.proved import Margin
 from certmix.errors import ParameterError
 from certmix.runs.attack_request import AttackRequest
 from certmix.runs.settings import norm_name

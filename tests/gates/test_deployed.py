@@ -17,7 +17,7 @@ from torch import nn
 
 from certmix import MixedClassifier, SmoothedClassifier, SmoothedMixture
 from certmix.certification.evaluate import outcomes_of
-from certmix.certification.request import Row
+from certmix.certification.request.parts import Row
 from certmix.data import load
 from certmix.errors import ModelError, ParameterError
 from certmix.models.mixture import mix_logits

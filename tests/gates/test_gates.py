@@ -22,7 +22,7 @@ from scipy.stats import binom, multinomial
 
 from certmix.bounds import bound_counts
 from certmix.certification.evaluate import bound_records, evaluate
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.stored import recertify
 from certmix.certification.trade_off import read_mixable
 from certmix.errors import CertmixError, ParameterError, RunError

@@ -28,7 +28,7 @@ from certmix.bounds.bound import allow_for_noise
 from certmix.bounds.clopper_pearson import TWO_SIDED
 from certmix.certification.audit import audit
 from certmix.certification.evaluate import evaluate, outcomes_of
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.shards import merge
 from certmix.certification.stored import recertify
 from certmix.certification.trade_off import read_mixable

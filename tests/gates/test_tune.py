@@ -13,7 +13,7 @@ from scipy.special import ndtr, ndtri
 
 import certmix
 from certmix.bounds import clopper_pearson
-from certmix.certification.request import CertifyRequest
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.tuned import TuneRequest, input_digests, read_tuned, resolve_tuned
 from certmix.data import load
 from certmix.errors import ParameterError, RunError

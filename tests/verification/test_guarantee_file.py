@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from certmix.certification.request import CertifyRequest, GivenConstant, Margin
+from certmix.certification.request.proved import GivenConstant, Margin
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.errors import ParameterError
 from certmix.verification.claim import Terms
 from certmix.verification.guarantee import (

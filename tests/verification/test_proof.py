@@ -18,7 +18,8 @@ import pytest
 from certmix.bounds import BOUNDS, bounds_of
 from certmix.bounds.statistics import plan, start, update
 from certmix.certification.evaluate import Outcomes, evaluate, tabulate
-from certmix.certification.request import CertifyRequest, GivenConstant, Margin
+from certmix.certification.request.proved import GivenConstant, Margin
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.errors import ParameterError
 from certmix.files import digest_of
 from certmix.radii import CERTIFICATES, margin_slack_of

@@ -16,7 +16,7 @@ import torch
 from forged import copied, edit_json, edit_record, records, sources, sql
 
 import certmix
-from certmix.certification.request import DeterministicRequest
+from certmix.certification.request.proved import DeterministicRequest
 from certmix.errors import CertmixError, ModelError, ParameterError
 from certmix.models.spec import load_model, wrap_model
 from certmix.runs.settings import settings as settings_from

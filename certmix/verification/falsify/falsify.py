@@ -28,7 +28,9 @@ from certmix.certification.describe import views_of
 from certmix.certification.evaluate import bound_records, radii_of
 from certmix.certification.proved_table import stored_classes, stored_radii
 from certmix.certification.publish import unfinished
-from certmix.certification.request import ROBUST, CertifyRequest, Enumerated, Population, margin_cell
+from certmix.certification.request.population import Population
+from certmix.certification.request.proved import ROBUST, Enumerated, margin_cell
+from certmix.certification.request.sampled import CertifyRequest
 from certmix.data import spread
 from certmix.errors import DataError, ParameterError, RunError
 from certmix.files import digest_of, open_file, parse_json, read_arrays, read_file, write_atomically
