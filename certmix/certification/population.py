@@ -122,7 +122,7 @@ def cut(looks: Sequence[int], p: float) -> list[Look]:
         law = fftconvolve(law, binom.pmf(np.arange(more + 1), more, p)).clip(0)
         before, last = n, number == len(looks)
         tails = np.append(law[::-1].cumsum()[::-1], 0.0)  # of at least k votes, and still going on
-        accept = int(np.argmax(tails <= (LAST if last else EARLY)))
+        accept = int(np.argmax(tails <= (min(LAST, tails[0] / 2) if last else EARLY)))
         stop = 0 if last else int(binom.ppf(HOPELESS, n, p))
         accept = max(accept, stop + 1)
         band, cost = stop, 0.0
