@@ -79,6 +79,8 @@ TAMPERED = {
     "fixed": (described(lambda d: d["request"].update(goal="fixed", samples=1000)),
               "fixed design", "sequential looks"),
     "sigma": (described(lambda d: d["request"].update(sigma=0.5)), "identity", "identity says sigma = 0.25"),
+    "dimension": (described(lambda d: d["request"].update(norm="linf", dimension=1)),
+                  "data checksum", "have the dimension 2, run.json says 1"),
     "label": (lambda run, input: edit_record(run, input, label=(records(run)[input].label + 1) % 3),
               "labels", "the run says"),
     "an input too many": (lambda run, input: sql(run, "INSERT INTO cells SELECT cell, 99, dtype, data "

@@ -16,7 +16,7 @@ from torch import nn
 
 from certmix.bounds import BOUNDS
 from certmix.certification import publish
-from certmix.certification.describe import PLOTTER, study_of
+from certmix.certification.describe import PLOTTER, dimension_of, study_of
 from certmix.certification.published import differences
 from certmix.certification.request.population import Population
 from certmix.certification.request.proved import ROBUST, Enumerated
@@ -74,7 +74,7 @@ def rederive(
         data = None  # its inputs are others
     return [
         *_check_identity(loaded),
-        _check_data(loaded.description, reloaded),
+        _check_data(loaded, reloaded),
         *_check_models(loaded.description, reloaded),
         *_check_answers(loaded, reloaded, chosen),
         *check_numbers(loaded, data),
@@ -165,9 +165,9 @@ def _check_identity(run: Run) -> list[CheckResult]:
     return [first, judged("identity digest", faults, f"{own}; {where}")]
 
 
-def _check_data(description: dict[str, Any], reloaded: Reloaded) -> CheckResult:
-    """Is the data set the one that was certified?"""
-    check, data, stored = "data checksum", reloaded.dataset, description["data"]
+def _check_data(run: Run, reloaded: Reloaded) -> CheckResult:
+    """Is the data set the one that was certified, and are its inputs as large as radii take them to be?"""
+    check, data, stored = "data checksum", reloaded.dataset, run.description["data"]
     if data is None:
         return unchecked(check, f"the data set cannot be loaded: {reloaded.problems['data']}")
     claims = {
@@ -179,8 +179,13 @@ def _check_data(description: dict[str, Any], reloaded: Reloaded) -> CheckResult:
         for name, value in claims.items()
         if stored.get(name) != value
     ]
-    if description["identity"].get("data_checksum") != data.checksum:
+    if run.description["identity"].get("data_checksum") != data.checksum:
         faults.append((None, f"{data.name} has the checksum {data.checksum[:12]}..., the identity another"))
+    request = run.request
+    if isinstance(request, CertifyRequest | Population) and request.smoothing.needs_dimension:
+        told, own = request.dimension, dimension_of(request, data)
+        if told != own:
+            faults.append((None, f"inputs of {data.name} have the dimension {own}, run.json says {told}"))
     return judged(check, faults, f"{data.name}, {len(data):,} inputs: {data.checksum[:12]}...")
 
 
