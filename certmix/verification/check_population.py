@@ -21,6 +21,15 @@ except ImportError:
 
 BETS, RISKED, STEPS = 14, Fraction(99, 100), 1024
 BITS = 64, 128, 256, 512, 1024
+NOISES: Any = {  # formulas by the norm of their radii, the noise's own first
+    "gaussian": {"l2": "exact"}, "laplace": {"l1": "laplace"},
+    "uniform": {"l1": "slope", "linf": "box"}, "ablation": {"l0": "subsets"},
+}  # fmt: skip
+POWERS = {("l2", "l1"): 0, ("l1", "l2"): 1, ("l2", "linf"): 1, ("l1", "linf"): 2}  # of D in the stretch
+LIMITS = {
+    "alpha": (0.5, 1), "radius": (0, sys.float_info.max), "scale": (2.0**-80, 2.0**80), "eps": (0, 1),
+    "dimension": (1, 2**40), "failure_probability": (0, 1), "lower_bound": (0, 1),
+}  # fmt: skip
 
 
 def ball(x: Any) -> arb:
@@ -30,10 +39,14 @@ def ball(x: Any) -> arb:
 def margin(proof: Any, rule: Any) -> arb:
     """Above 0: inputs of probability p - eps or more are certified at the radius."""
     alpha, p = Fraction(proof["alpha"]), ball(Fraction(rule["p"]) - Fraction(proof["eps"]))
-    root = Fraction(isqrt((proof.get("stretch", 1) << 200) - 1) + 1, 1 << 100)  # of it, or more
-    t = ball(Fraction(proof["radius"]) * root / Fraction(proof["sigma"]) + Fraction(rule["steps"], STEPS))
+    noise, norm, d, scale = proof["noise"], proof["norm"], proof["dimension"], Fraction(proof["scale"])
+    curve = norm if norm in NOISES[noise] else next(iter(NOISES[noise]))
+    stretch = 1 if norm == curve else d ** POWERS[curve, norm]
+    root = Fraction(isqrt((stretch << 200) - 1) + 1, 1 << 100)  # of it, or more
+    unit, of = (1, {"D": d, "k": int(scale)}) if noise == "ablation" else (scale, {"D": d, "slope": [1, 1]})
+    t = ball(Fraction(proof["radius"]) * root / unit + Fraction(rule["steps"], STEPS))
     mu = ball(1 / alpha - 1 + Fraction(alpha < 1, 2**22))
-    found: arb = FORMULAS[proof["certificate"]](proof.get("of", {}), mu, t, p, 1 - p)
+    found: arb = FORMULAS[NOISES[noise][curve]](of, mu, t, p, 1 - p)
     return found
 
 
@@ -92,10 +105,15 @@ def fails(proof: Any) -> Iterator[str]:
     kept = json.dumps({name: part for name, part in proof.items() if name != "digest"}, sort_keys=True)
     if hashlib.sha256(kept.encode()).hexdigest() != proof["digest"]:
         yield "the file was changed"
+    for name, (least, most) in LIMITS.items():
+        if not least <= proof[name] <= most:
+            yield f"{name} = {proof[name]} is not from {least} to {most}"
+            return
     scores: list[dict[Fraction, int]] = [{} for _ in proof["rules"]]
     for number, rule in enumerate(proof["rules"]):
         accepts = any(accept <= n for n, _, _, accept, _ in rule["looks"])
-        if rule["p"] > 1 or (accepts and not certain(lambda rule=rule: [margin(proof, rule)])):
+        can_be = 0 <= rule["p"] <= 1 and rule["steps"] >= 0
+        if not can_be or (accepts and not certain(lambda rule=rule: [margin(proof, rule)])):
             yield f"p = {rule['p']} is not certified at the radius (rule {number})"
         rising = all(a[0] < b[0] for a, b in pairwise([(0,), *rule["looks"]]))
         ordered = all(

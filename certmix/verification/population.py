@@ -33,7 +33,6 @@ from certmix.text import floor_digits
 from certmix.types import Dataset, IntArray
 from certmix.verification.check_population import fails
 from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Faults, Outcome, judged, unchecked
-from certmix.verification.proof import formula_of, noise_of
 from certmix.verification.request import VerifyRequest
 from certmix.verification.requirements import Requirement, written
 from certmix.verification.stored import Run, is_whole
@@ -145,13 +144,14 @@ def proof_of(run: Run, request: Population) -> tuple[Claim, dict[str, Any]]:
     numbers, coordinates = numbers_of(run), _coordinates(run)
     claim = claim_of(request, coordinates, int(run.description["data"]["inputs"]), numbers)
     groups, draws = groups_of(request, coordinates, numbers), [list[int]()] * len(numbers)
+    smoothing = request.smoothing
     for number, (_, rows) in enumerate(groups):
         for row in rows.tolist():
             draws[row] = [number, *(k for k in numbers[row, ABOUT:].tolist() if k >= 0)]
     proof = {
         "format": "certmix-population-proof 2", "alpha": request.alpha, "radius": request.at_radius,
-        "eps": noise_error(request.smoothing, coordinates), **noise_of(request.smoothing),
-        "certificate": formula_of(request.smoothing),
+        "eps": noise_error(smoothing, coordinates), "noise": smoothing.kind, "scale": smoothing.scale,
+        "norm": smoothing.norm, "dimension": smoothing.dimension or coordinates,
         "population": request.population, "data_checksum": run.description["data"]["checksum"],
         "robust_checksum": run.description["models"]["robust"]["checksum"],
         "failure_probability": request.failure_probability, "lower_bound": claim.lower_bound,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flint import ctx
 from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
@@ -39,8 +40,10 @@ from certmix.certification.publish import repeat_command
 from certmix.certification.request.population import Population
 from certmix.errors import ParameterError
 from certmix.models.spec import load_model
+from certmix.radii.smoothings import norms_of
 from certmix.runs import read_run
 from certmix.runs.store import Store
+from certmix.sampling.law import noise_error
 from certmix.verification import check_population
 from certmix.verification.guarantee import guarantee_text, parse_guarantee
 
@@ -80,6 +83,14 @@ def law_of(rule: Rule, p: float) -> dict[float, float]:
 
 
 SMALL = [([6], 0.6), ([8], 0.8), ([3, 6], 0.6), ([2, 5, 9], 0.7), ([3, 6, 12], 0.8)]
+
+
+@pytest.mark.parametrize("p", [0.5, 0.6, 0.9])
+@pytest.mark.parametrize("samples", [100, 10**5, 10**6])
+def test_many_looks_leave_a_last_one(samples, p):
+    """After many looks less than two thirds may still go on: the cut of the last look has room for a band."""
+    *_, last = cut(looks_of(samples), p)
+    assert 0 <= last.band < last.accept <= samples and 0.4 < last.cost <= 1
 
 
 @pytest.mark.parametrize(("looks", "p"), SMALL)
@@ -335,8 +346,8 @@ def test_a_run_is_verified_and_its_proof_checked_without_certmix(command, run):
     assert subprocess.run(script, capture_output=True, text=True, check=False).stdout == "proved\n"
     proof = json.loads(Path("proof.json").read_text())
     changes = {
-        "lower_bound": proof["lower_bound"] + 1e-6, "radius": proof["radius"] * 1.01, "sigma": 0.2,
-        "alpha": 0.7, "eps": 0.1, "failure_probability": 0.0005,
+        "lower_bound": proof["lower_bound"] + 1e-6, "radius": proof["radius"] * 1.01, "scale": 0.2,
+        "alpha": 0.7, "eps": 0.1, "failure_probability": 0.0005, "noise": "uniform",
     }  # fmt: skip
     for name, value in changes.items():
         assert list(
@@ -353,6 +364,38 @@ def test_a_run_is_verified_and_its_proof_checked_without_certmix(command, run):
     changed["draws"][3][-1] -= 60
     assert list(check_population.fails(changed | {"digest": resigned(changed)}))
     assert list(check_population.fails(proof | {"population": "distribution"})) == ["the file was changed"]
+    cannot = {
+        "alpha": (2.0, -1.0), "scale": (-1.0, 0.0), "eps": (-1.0,), "dimension": (0, -3), "radius": (-1.0,),
+        "failure_probability": (2.0,), "lower_bound": (float("nan"), 1.5),
+    }  # fmt: skip
+    for name, value in ((name, value) for name, values in cannot.items() for value in values):
+        changed = proof | {name: value}
+        (told,) = check_population.fails(changed | {"digest": resigned(changed)})
+        assert told.startswith(f"{name} = {value} is not from")
+    changed = json.loads(json.dumps(proof | {"radius": 3.0}))
+    changed["rules"][0]["steps"] = -100_000  # nearer than its own grid point
+    (told,) = check_population.fails(changed | {"digest": resigned(changed)})
+    assert "is not certified at the radius" in told
+
+
+NORMED = [(kind, norm) for kind in check_population.NOISES for norm in norms_of(kind)]
+
+
+@pytest.mark.parametrize(("kind", "norm"), NORMED)
+def test_the_formula_follows_from_noise_and_norm(kind, norm):
+    whole = kind == "ablation"
+    scale, dimension, steps = (6.0, 32, 0) if whole else (0.5, 5, 3)
+    asked = ASKED.replace(
+        at_radius=1.0 if whole else 0.05, norm=norm, dimension=dimension,
+        **({} if kind == "gaussian" else {"sigma": None, "noise": kind, "scale": scale}),
+    )  # fmt: skip
+    rule = rule_of(asked, dimension, steps)
+    told = {"alpha": 0.76, "radius": asked.at_radius, "eps": noise_error(asked.smoothing, dimension)}
+    proof = told | {"noise": kind, "scale": scale, "norm": norm, "dimension": dimension}
+    with ctx.workprec(128):
+        assert check_population.margin(proof, {"steps": steps, "p": rule.p}) > 0
+        beyond = proof | {"radius": asked.at_radius + (1 if whole else 1e-6)}
+        assert check_population.margin(beyond, {"steps": steps, "p": rule.p}) < 0
 
 
 def resigned(proof: dict) -> str:
@@ -380,6 +423,16 @@ def test_changed_draws_are_found(command, run, fault):
     store.close()
     found = command("verify", run, "--run-code", "--format", "json")
     assert found.code == 1 and verdicts(found)[check] == "fails", found.out
+
+
+def test_another_number_of_values_is_found(command, problem, tmp_path):
+    """A radius in linf is wider the fewer values an input is said to have."""
+    command("certify", *given(problem), *POINTS, "--norm", "linf", "--inputs", 20, *OUT)
+    path = tmp_path / "run" / "run.json"
+    path.write_text(path.read_text().replace('"dimension": 2', '"dimension": 1'))
+    found = command("verify", "run", "--run-code", "--format", "json")
+    assert found.code == 1 and verdicts(found)["data checksum"] == "fails", found.out
+    assert "have the dimension 2, run.json says 1" in found.out
 
 
 def test_a_gap_ends_what_is_believed(run):
