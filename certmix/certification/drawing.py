@@ -69,8 +69,7 @@ class Drawing(Recipe):
         return int(self.loaded.dataset.read(0).size)
 
     def admit(self, run: Run) -> dict[str, Any]:
-        """Refuse samples that could not do; return what ``run.json`` is to say."""
-        rule_of(self.request, self.coordinates)
+        """Return what ``run.json`` is to say."""
         noise = {
             **noise_described(self.request.smoothing), "coordinates": self.coordinates,
             "eps": noise_error(self.request.smoothing, self.coordinates), "bits": "Philox4x32-10",
@@ -197,6 +196,7 @@ def run_population(
     """Draw until a claim about a population is decided, or no input is left; resumes a run that is there."""
     request, loaded, say = recipe.request, recipe.loaded, recipe.say
     inputs = len(loaded.dataset)
+    rule_of(request, recipe.coordinates)  # samples that could not do are refused before there is a folder
     if request.population == "distribution" and (told := too_many_inputs(request, inputs)):
         say(told)
     identity, order = identity_of(request, loaded), order_of(request, inputs)

@@ -241,6 +241,13 @@ def test_a_share_is_shown_resumed_and_shown_again(command, problem, tmp_path):
     assert "nothing is claimed of any one input" in (tmp_path / "page.html").read_text()
 
 
+def test_a_radius_that_is_refused_leaves_no_run(command, problem, tmp_path):
+    far = ("--goal", "population", "--at-radius", 9, "--samples", 100, "--output", "run")
+    found = command("certify", *given(problem), *far)
+    assert found.code == 2 and "smaller --at-radius" in found.err and not (tmp_path / "run").exists()
+    assert command("certify", *given(problem), *POINTS, "--inputs", 3, *OUT).code == 0
+
+
 def test_an_interrupted_claim_goes_on_where_it_was(problem, tmp_path):
     def stop(now) -> None:
         if now.done >= 25:
