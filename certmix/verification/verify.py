@@ -447,9 +447,10 @@ def verify_guarantee(
     sources, chosen = SourcesOf(**source_options(guarantee), **named), resolve_device(request.device)
     loaded = load_models(guarantee.request, sources, chosen, say)
     dataset = loaded.dataset
-    if isinstance(guarantee.request, CertifyRequest):
+    if isinstance(guarantee.request, CertifyRequest | Population):
         own = guarantee.request.of_dimension(dimension_of(guarantee.request, dataset))
-        guarantee = replace(guarantee, request=own.of_inputs(len(dataset)))
+        own = own.of_inputs(len(dataset)) if isinstance(own, CertifyRequest) else own
+        guarantee = replace(guarantee, request=own)
     groups = groups_of(dataset, guarantee.groups, guarantee)
     asked = _Asked.of(guarantee, loaded, groups)
     broken = _identity_checks(guarantee, loaded, groups, Path(request.runs))

@@ -199,6 +199,26 @@ samples = 200
     assert "l1" in (tmp_path / "evidence" / "argument.md").read_text()
 
 
+@pytest.mark.parametrize("case", ["ablation", "gaussian, linf", "uniform, linf"])
+def test_a_guarantee_of_a_claim_whose_radius_depends_on_the_dimension(case, made, command, tmp_path):
+    kind, (radius, norm) = case.partition(",")[0], CLAIMED[case]
+    (tmp_path / "claim.toml").write_text(
+        f"""\
+version = 1
+requirements = ["population_certified_accuracy@{radius} >= 0.3"]
+data = {{ name = "images.npz", inputs = 40 }}
+robust = {{ model = "nets.py:Bright" }}
+certificate = {{ alpha = 0.8, noise = "{kind}", scale = {SCALES[kind]}{f', norm = "{norm[1]}"' if norm else ""} }}
+sampling = {{ samples = 200 }}
+"""
+    )
+    for drawn in (True, False):
+        found = command("verify", "claim.toml", "--run-code", "--format", "json")
+        told = json.loads(found.out)
+        assert found.code == 0 and told["requirements"][0]["outcome"] == "holds", found.out + found.err
+        assert (told["sampling"]["drawn_samples"] > 0) == drawn
+
+
 WRONG_CLAIMS = {
     "of every case": (("--noise", "bands", "--scale", 2, "--at-radius", 1), "leave --goal population out"),
     "part of a pixel": (("--noise", "ablation", "--scale", 6, "--at-radius", 0.5), "a whole number"),
