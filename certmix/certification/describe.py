@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,14 @@ from certmix.errors import ModelError, RunError
 from certmix.models.checks import chance_warning, resolve_robust
 from certmix.models.spec import LoadedModel
 from certmix.models.zoo import zoo_card, zoo_names
-from certmix.runs import Identity, StudyIdentity, read_run
+from certmix.runs import Identity, Run, StudyIdentity, read_run
 from certmix.runs.cells import Progress
 from certmix.runs.engine import Engine
 from certmix.runs.sources import Loaded, Sources, load_models, load_sources
 from certmix.sampling.devices import AUTO, SAMPLED, Passes
 from certmix.sampling.enumerated import Views
+from certmix.sampling.law import noise_described, noise_error
+from certmix.sampling.noise import noise_fingerprint
 from certmix.types import Dataset, IntArray
 
 PLOTTER = "matplotlib"
@@ -68,6 +70,22 @@ class Recipe:
         """Point out a model whose accuracy is near chance."""
         if warning := chance_warning(model.name, right, total, self.loaded.dataset.classes, where):
             self.say(warning)
+
+    def noise(self, run: Run, coordinates: int) -> dict[str, Any]:
+        """Return what ``run.json`` says of the noise; RunError where a run that is there has other noise."""
+        smoothing = self.request.smoothing
+        noise = {  # eps is how far a probability may be from that under the noise that is meant
+            **noise_described(smoothing), "coordinates": coordinates,
+            "eps": noise_error(smoothing, coordinates), "bits": "Philox4x32-10",
+            "fingerprint": self.engine.ask(partial(noise_fingerprint, smoothing)),
+        }  # fmt: skip
+        began = run.described().get("noise", {}).get("fingerprint", noise["fingerprint"])
+        if began != noise["fingerprint"]:
+            raise RunError(
+                f"noise made here has the fingerprint {noise['fingerprint']}, that of the run {began}: go on "
+                "where it was begun, or name another --output"
+            )
+        return noise
 
     def described(self, **more: Any) -> dict[str, Any]:
         """Return what ``run.json`` says."""

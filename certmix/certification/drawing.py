@@ -38,7 +38,6 @@ from certmix.runs.sources import Loaded
 from certmix.sampling import Draw, Sampler
 from certmix.sampling.devices import Passes
 from certmix.sampling.grid import lost_by
-from certmix.sampling.law import noise_described, noise_error
 from certmix.sampling.layout import LaidOut
 from certmix.tables.formats import texts_of
 from certmix.types import IntArray
@@ -70,12 +69,8 @@ class Drawing(Recipe):
 
     def admit(self, run: Run) -> dict[str, Any]:
         """Return what ``run.json`` is to say."""
-        noise = {
-            **noise_described(self.request.smoothing), "coordinates": self.coordinates,
-            "eps": noise_error(self.request.smoothing, self.coordinates), "bits": "Philox4x32-10",
-        }  # fmt: skip
         budget = {"failure_probability": self.request.failure_probability, "holds_for": "the whole claim"}
-        return self.described(noise=noise, failure_budget=budget)
+        return self.described(noise=self.noise(run, self.coordinates), failure_budget=budget)
 
     def block(self, store: Store, claimed: Claimed, order: IntArray) -> Todo:
         """Return the next draws that the claim wants."""

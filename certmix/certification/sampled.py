@@ -43,9 +43,8 @@ from certmix.sampling import Draw, Sampler, looks
 from certmix.sampling.compiling import pays
 from certmix.sampling.devices import PARTLY, Passes
 from certmix.sampling.grid import lost_by
-from certmix.sampling.law import noise_described, noise_error
+from certmix.sampling.law import noise_error
 from certmix.sampling.layout import LaidOut
-from certmix.sampling.noise import noise_fingerprint
 from certmix.sampling.packing import Part
 from certmix.sampling.sampler import Pending
 from certmix.types import FloatArray, IntArray
@@ -161,17 +160,7 @@ class Sampling(Recipe):
             "looks": "certmix.sampling.schedule" if request.goal != "fixed" else None,
             "holds_for": "one input's certificate",
         }  # fmt: skip
-        noise = {  # eps is how far a probability may be from that under the noise that is meant
-            **noise_described(request.smoothing), "coordinates": coordinates,
-            "eps": noise_error(request.smoothing, coordinates), "bits": "Philox4x32-10",
-            "fingerprint": self.engine.ask(partial(noise_fingerprint, request.smoothing)),
-        }  # fmt: skip
-        began = run.described().get("noise", {}).get("fingerprint", noise["fingerprint"])
-        if began != noise["fingerprint"]:
-            raise RunError(
-                f"noise made here has the fingerprint {noise['fingerprint']}, that of the run {began}: go on "
-                "where it was begun, or name another --output"
-            )
+        noise = self.noise(run, coordinates)
         asked = {None: "auto", True: "on", False: "off"}[self.passes.compiled]
         return self.described(failure_budget=budget, noise=noise, compile=asked, compiled=compiled)
 

@@ -29,6 +29,7 @@ from certmix.errors import CertmixError, RunError
 from certmix.files import digest_of, write_atomically
 from certmix.sampling import Draw, Sampler
 from certmix.sampling.law import noise_error
+from certmix.sampling.noise import noise_fingerprint
 from certmix.text import floor_digits
 from certmix.types import Dataset, IntArray
 from certmix.verification.check_population import fails
@@ -72,6 +73,9 @@ def check_draws(run: Run, request: Population, data: Dataset | None) -> list[Che
     except CertmixError as error:
         return [CheckResult(DRAWS, Outcome.FAILS, str(error))]
     faults: Faults = []
+    told, own = run.description["noise"].get("fingerprint"), noise_fingerprint(request.smoothing, "cpu")
+    if told != own:
+        faults.append((None, f"run.json says the noise has the fingerprint {told}, it is {own}"))
     for row, fault in _impossible(request, groups, numbers):
         faults.append((None, f"draw {row}: {fault}"))
     if data is None:

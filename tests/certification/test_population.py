@@ -442,6 +442,17 @@ def test_another_number_of_values_is_found(command, problem, tmp_path):
     assert "have the dimension 2, run.json says 1" in found.out
 
 
+def test_other_noise_is_found_and_does_not_go_on(command, problem, run):
+    path = run / "run.json"
+    told = json.loads(path.read_text())
+    told["noise"]["fingerprint"] = "0" * 16
+    path.write_text(json.dumps(told))
+    found = command("verify", run, "--run-code", "--format", "json")
+    assert found.code == 1 and verdicts(found)["draws"] == "fails" and "fingerprint 000" in found.out
+    more = command("certify", *given(problem), *POINTS, "--inputs", 41, *OUT)
+    assert more.code == 2 and "fingerprint" in more.err
+
+
 def test_a_gap_ends_what_is_believed(run):
     with sqlite3.connect(run / "numbers.sqlite") as db:
         db.execute("DELETE FROM cells WHERE cell = ? AND idx = 7", (CELL,))
