@@ -195,7 +195,9 @@ def test_rules_that_cannot_be_are_refused(case):
         rule_of(ASKED.replace(**wrong), 10)
 
 
-@pytest.mark.parametrize("wrong", [{"alpha": 0.5}, {"at_least": 1.0}, {"at_radius": 0.0}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"alpha": 0.5}, {"at_least": 1.0}, {"at_radius": 0.0}, {"seed": -1}, {"inputs": 10**9}]
+)
 def test_wrong_values_are_refused(wrong):
     with pytest.raises(ParameterError):
         ASKED.replace(**wrong)

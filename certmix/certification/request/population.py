@@ -19,6 +19,9 @@ POPULATIONS = {
 }
 """What a claim is about, by name."""
 
+MOST_DRAWS = 10**7
+"""Inputs that a claim may draw: the order of all of them is held at once."""
+
 
 class Population(Noisy, frozen=True):
     """A claim about a population: the share of its inputs that are right and certified at one radius."""
@@ -67,6 +70,8 @@ class Population(Noisy, frozen=True):
             raise ParameterError(f"{told}: leave --goal population out")
         self.check_noise()
         check_seed(self.seed)
+        if self.inputs != "all" and int(self.inputs) > MOST_DRAWS:
+            raise ParameterError(f"inputs = {self.inputs}: a claim draws at most {MOST_DRAWS}: give fewer")
         if self.smoothing.entry.whole and not self.at_radius.is_integer():
             told = f"at radius = {self.at_radius:g}: of {self.noise} noise it is a whole number"
             raise ParameterError(f"{told}: give 1, 2, 5")
