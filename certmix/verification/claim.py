@@ -14,6 +14,7 @@ from certmix.certification.request.population import POPULATIONS, Population
 from certmix.data.scales import about_scale, scaled_norm
 from certmix.errors import ParameterError
 from certmix.runs.settings import Count, Option, Settings, Share
+from certmix.tables.words import PATCH
 from certmix.text import plain_decimal
 from certmix.types import Dataset
 from certmix.verification.requirements import SIDES, Requirement
@@ -103,7 +104,8 @@ class Claim:
         scales = about_scale(dataset.settings, at, norm=getattr(request, "norm", "l2"))
         request_norm = getattr(request, "norm", "l2")
         norm = scales.get("norm", request_norm)
-        unit = terms.unit or UNIT
+        counted = "pixels" if len(dataset.read(0).shape) == 3 else "values"
+        unit = terms.unit or {"l0": counted, PATCH: "pixels a side"}.get(norm, UNIT)
         if norm == scaled_norm(request_norm):
             unit = f"feature scales. {scales['notes'][0]}"
         return cls(

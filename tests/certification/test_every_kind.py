@@ -103,6 +103,8 @@ def test_a_kind_goes_through_everything(kind, made, command, tmp_path):
     done("evidence", "claim.toml", "--runs", ".", "--output", "evidence", "--resample", 1, "--run-code")
     told = (tmp_path / "evidence" / "argument.md").read_text()
     assert ("sigma 0.25" if kind == "gaussian" else kind) in told and "holds" in told
+    unit = {"ablation": "pixels", "bands": "pixels a side"}.get(kind, "the values of an input")
+    assert f"radii: {whole['norm']}, in units of {unit}\n" in told
 
     if not sampled:
         with pytest.raises(ParameterError, match="it is not sampled: certmix.certify"):
