@@ -11,7 +11,7 @@ from planes import plane, points
 from scipy.stats import norm
 
 import certmix
-from certmix.certification import sampled
+from certmix.certification import describe, sampled
 from certmix.sampling.ballots import LEVELS, Ballots
 
 INPUTS = [[x, y] for x in (0.05, 0.2, 0.45, 0.55, 0.8) for y in (0.1, 0.6)]
@@ -79,7 +79,7 @@ def test_rounds_as_on_a_gpu_give_the_same(monkeypatch):
 def test_a_run_does_not_go_on_with_other_noise(problem, command, monkeypatch):
     options = (*problem.options, "--samples", 200, "--output", "run")
     assert command("certify", *options, "--inputs", 2).code == 0
-    monkeypatch.setattr(sampled, "noise_fingerprint", lambda smoothing, device: "of another device")
+    monkeypatch.setattr(describe, "noise_fingerprint", lambda smoothing, device: "of another device")
     done = command("certify", *options, "--inputs", 4)
     assert done.code == 2
     assert "noise made here has the fingerprint of another device, that of the run " in done.err
