@@ -253,11 +253,12 @@ def test_figures_say_what_they_show(name: str) -> None:
     assert ("partial result" in text) == (name == "partial")
 
 
-def drawn_figure(name: str, monkeypatch: pytest.MonkeyPatch, suffix: str = "svg") -> Figure:
+def drawn_figure(name: str, suffix: str = "svg") -> Figure:
     """Return the figure that a plot would save."""
     kept: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: kept.append(self))
-    DRAWN[name](suffix)
+    with pytest.MonkeyPatch.context() as patch:  # later plots of the same test are saved
+        patch.setattr(Figure, "savefig", lambda self, *a, **k: kept.append(self))
+        DRAWN[name](suffix)
     return kept[0]
 
 
@@ -303,7 +304,7 @@ def test_unwritable_places_are_refused(tmp_path: Path) -> None:
 def test_a_sweep_draws_the_figures_and_their_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     alphas = (0.0, 0.25, 1.0)
     monkeypatch.setitem(DRAWN, "own", sweep(alphas))
-    axes = drawn_figure("own", monkeypatch).axes[0]
+    axes = drawn_figure("own").axes[0]
     lines = {line.get_label().split(":")[0]: line for line in axes.get_lines()}
     for (name, shares), shade in zip(sweep(alphas).args[1].items(), axes.collections, strict=True):
         assert lines[name].get_xdata().tolist() == list(alphas)
@@ -315,11 +316,9 @@ def test_a_sweep_draws_the_figures_and_their_intervals(monkeypatch: pytest.Monke
     assert any(list(line.get_xdata()) == [0.5, 0.5] for line in axes.get_lines())
 
 
-def test_trust_joins_points_in_order_of_alpha_a_colour_a_term_a_style_a_form(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_trust_joins_points_in_order_of_alpha_a_colour_a_term_a_style_a_form() -> None:
     ((*_, curves),) = DRAWN["trust"].args[1].values()
-    lines = drawn_figure("trust", monkeypatch).axes[0].get_lines()
+    lines = drawn_figure("trust").axes[0].get_lines()
     for (clean, attacked), line in zip(curves.values(), lines, strict=True):
         assert line.get_xdata() == pytest.approx([100 * one.accuracy for one in clean])
         assert line.get_ydata() == pytest.approx([100 * one.accuracy for one in attacked])
@@ -328,8 +327,10 @@ def test_trust_joins_points_in_order_of_alpha_a_colour_a_term_a_style_a_form(
 
 
 @pytest.mark.parametrize("name", ["trust", "beta"])
-def test_labels_overlap_neither_one_another_nor_points(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = drawn_figure(name, monkeypatch, "png")
+def test_labels_overlap_neither_one_another_nor_points(
+    name: str,
+) -> None:
+    figure = drawn_figure(name, "png")
     figure.draw_without_rendering()
     axes = figure.axes[0]
     boxes = [text.get_window_extent() for text in axes.texts]
@@ -346,7 +347,7 @@ def test_histograms_are_shares_of_each_group_with_means_and_medians(monkeypatch:
     right = np.array([0.0, 0.02, 0.99, 1.0])
     panels = {("h", "clean"): (right, np.array([0.5, 0.52, 0.51]))}
     monkeypatch.setitem(DRAWN, "own", partial(gaps_image, panels, title="t"))
-    axes = drawn_figure("own", monkeypatch).axes[0]
+    axes = drawn_figure("own").axes[0]
     heights = [patch.get_data().values for patch in axes.patches if not patch.get_fill()]
     assert heights[0].tolist() == [50.0, *[0.0] * 18, 50.0]
     assert heights[1].tolist() == [*[0.0] * 10, pytest.approx(100.0), *[0.0] * 9]
@@ -356,8 +357,8 @@ def test_histograms_are_shares_of_each_group_with_means_and_medians(monkeypatch:
     assert len(set(re.findall(r"stroke-dasharray: ([\d., ]+)", drawn("gaps", "svg").decode()))) == 2
 
 
-def test_panels_form_a_grid_and_empty_groups_say_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = drawn_figure("gaps", monkeypatch)
+def test_panels_form_a_grid_and_empty_groups_say_none() -> None:
+    figure = drawn_figure("gaps")
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert [title.split("\n")[0] for title in titles] == [
         "standard (g), clean", "standard (g), pgd attack", "robust (h), clean", "robust (h), pgd attack",
@@ -377,7 +378,7 @@ def test_maps_have_a_panel_for_each_c_or_twelve_and_ring_the_chosen_point(
     monkeypatch: pytest.MonkeyPatch, count: int, chosen: int
 ) -> None:
     monkeypatch.setitem(DRAWN, "own", maps(2, 2, count, chosen=(1, 0, chosen)))
-    figure = drawn_figure("own", monkeypatch, "png")
+    figure = drawn_figure("own", "png")
     shown = [axes for axes in figure.axes if axes.get_title().startswith("c = ")]
     assert len(shown) == min(count, 12)
     ((axes, rings),) = [(axes, axes.get_lines()) for axes in shown if axes.get_lines()]
@@ -389,5 +390,5 @@ def test_medians_fit_their_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     medians = {0.0: ".00", 0.0049: "<.01", 0.384: ".38", 0.9951: "1.0", 1.0: "1.0"}
     groups = {(str(k), "clean"): (np.full(3, median), NONE) for k, median in enumerate(medians)}
     monkeypatch.setitem(DRAWN, "own", partial(margin_bars_image, groups, bent="0", threshold=0.1, title="t"))
-    texts = [text.get_text() for text in drawn_figure("own", monkeypatch, "png").axes[0].texts]
+    texts = [text.get_text() for text in drawn_figure("own", "png").axes[0].texts]
     assert [text for text in texts if text != "none"] == list(medians.values())
