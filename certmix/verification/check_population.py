@@ -9,23 +9,17 @@ import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
-from math import isqrt
 from typing import Any
 
 from flint import arb, arb_poly, ctx, fmpq
 
 try:
-    from certmix.verification.check_proof import FORMULAS
+    from certmix.verification.check_proof import FORMULAS, noise_of
 except ImportError:
-    from check_proof import FORMULAS  # type: ignore[no-redef]
+    from check_proof import FORMULAS, noise_of  # type: ignore[no-redef]
 
 BETS, RISKED, STEPS = 14, Fraction(99, 100), 1024
 BITS = 64, 128, 256, 512, 1024
-NOISES: Any = {  # formulas by the norm of their radii, the noise's own first
-    "gaussian": {"l2": "exact"}, "laplace": {"l1": "laplace"},
-    "uniform": {"l1": "slope", "linf": "box"}, "ablation": {"l0": "subsets"},
-}  # fmt: skip
-POWERS = {("l2", "l1"): 0, ("l1", "l2"): 1, ("l2", "linf"): 1, ("l1", "linf"): 2}  # of D in the stretch
 LIMITS = {
     "alpha": (0.5, 1), "radius": (0, sys.float_info.max), "scale": (2.0**-80, 2.0**80), "eps": (0, 1),
     "dimension": (1, 2**40), "failure_probability": (0, 1), "lower_bound": (0, 1),
@@ -39,14 +33,10 @@ def ball(x: Any) -> arb:
 def margin(proof: Any, rule: Any) -> arb:
     """Above 0: inputs of probability p - eps or more are certified at the radius."""
     alpha, p = Fraction(proof["alpha"]), ball(Fraction(rule["p"]) - Fraction(proof["eps"]))
-    noise, norm, d, scale = proof["noise"], proof["norm"], proof["dimension"], Fraction(proof["scale"])
-    curve = norm if norm in NOISES[noise] else next(iter(NOISES[noise]))
-    stretch = 1 if norm == curve else d ** POWERS[curve, norm]
-    root = Fraction(isqrt((stretch << 200) - 1) + 1, 1 << 100)  # of it, or more
-    unit, of = (1, {"D": d, "k": int(scale)}) if noise == "ablation" else (scale, {"D": d, "slope": [1, 1]})
+    exact, of, unit, root = noise_of(proof)
     t = ball(Fraction(proof["radius"]) * root / unit + Fraction(rule["steps"], STEPS))
     mu = ball(1 / alpha - 1 + Fraction(alpha < 1, 2**22))
-    found: arb = FORMULAS[NOISES[noise][curve]](of, mu, t, p, 1 - p)
+    found: arb = FORMULAS[exact](of, mu, t, p, 1 - p)
     return found
 
 

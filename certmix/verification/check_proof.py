@@ -116,14 +116,60 @@ FORMULAS: dict[str, Any] = {  # above 0: m < mean of e but for delta; margin > m
 }  # fmt: skip
 
 
+NOISES: dict[str, Any] = {  # formulas of exact certificates by the norm of their radii, the noise's own first
+    "gaussian": {"l2": "exact"}, "laplace": {"l1": "laplace"},
+    "uniform": {"l1": "slope", "linf": "box"}, "ablation": {"l0": "subsets"},
+}  # fmt: skip
+THEOREMS = {"gaussian": {"smoothing", "lipschitz", "lipschitz-paper"}}  # of other noise: a slope
+POWERS = {("l2", "l1"): 0, ("l1", "l2"): 1, ("l2", "linf"): 1, ("l1", "linf"): 2}  # of D, in the stretch
+
+
+def noise_of(proof: Any) -> Any:  # exact formula, the numbers it takes, unit, root of the stretch or more
+    noise, norm, d, scale = proof["noise"], proof["norm"], proof["dimension"], Fraction(proof["scale"])
+    curve, whole = norm if norm in NOISES[noise] else next(iter(NOISES[noise])), noise == "ablation"
+    stretch, k = 1 if norm == curve else d ** POWERS[curve, norm], int(scale) if whole else 0
+    of = {"D": d, "k": k, "slope": [2 * k, d] if whole else [d if curve == "linf" else 1, 1]}
+    root = Fraction(isqrt((stretch << 200) - 1) + 1, 1 << 100)
+    return NOISES[noise][curve], of, Fraction(1) if whole else scale, root
+
+
+def impossible(proof: Any) -> Any:  # what no run could hold
+    ranges: Any = [(row["alpha"], 0.5, 1) for row in proof["rows"]]
+    ranges += [(Fraction(x), 0, 1) for x in (proof["failure_probability"], *proof["shares"].values())]
+    if "noise" in proof:
+        ranges += [(proof["scale"], 2.0**-80, 2.0**80), (proof["dimension"], 1, 2**40)]
+    for one in proof["inputs"]:
+        ranges += [(one["noise_error"], 0, 1), (one["lost"], 0, sys.float_info.max)]
+        for e in (e for view in one["views"] for group in (view["own"], *view["rivals"]) for e in group):
+            most, n = e["samples"] * e.get("scale", SCALE), e["samples"]
+            ranges += [
+                (e["at"], 0, 1),
+                (n, 0, 2**53),
+                (e.get("votes", 0), 0, n),
+                (e.get("total", 0), 0, most),
+            ]
+            ranges += [(weight, 0, 2.0**80) for weight in e.get("weights", [])]
+    return next((f"{x} is not from {a} to {b}" for x, a, b in ranges if not a <= x <= b), "")
+
+
 def fails(proof: Any, formulas: Any = FORMULAS, most: float = sys.float_info.max) -> Any:  # index, what
     kept = json.dumps({name: part for name, part in proof.items() if name != "digest"}, sort_keys=True)
-    budget, sigma = Fraction(proof["failure_probability"]), Fraction(proof["sigma"])
-    root = Fraction(isqrt((proof.get("stretch", 1) << 200) - 1) + 1, 1 << 100)  # of it, or more
+    if hashlib.sha256(kept.encode()).hexdigest() != proof["digest"]:
+        yield None, "the file was changed"
+    if wrong := impossible(proof):
+        yield None, wrong
+        return
+    plain = "noise" not in proof  # of a constant, sigma is its inverse
+    exact, of, sigma, root = ("", {}, Fraction(proof["sigma"]), 1) if plain else noise_of(proof)
+    usual = {exact, f"{exact}, layers", *THEOREMS.get(proof.get("noise"), {"slope"})}
+    budget = Fraction(proof["failure_probability"])
     shares = {samples: Fraction(share) for samples, share in proof["shares"].items()}
-    if hashlib.sha256(kept.encode()).hexdigest() != proof["digest"] or sum(shares.values()) > 1:
-        yield None, "the file was changed, or looks may spend more than the failure probability"
+    if sum(shares.values()) > 1:
+        yield None, "looks may spend more than the failure probability"
     counts = [[0] * len(row["columns"]) for row in proof["rows"]]
+    for name in {row["certificate"] for row in proof["rows"]} & FORMULAS.keys():
+        if not (name in usual if exact else name.startswith("constant of ")):
+            yield None, f"{name} is no certificate of {proof.get('noise', 'a constant')}"
     for one in proof["inputs"]:
         eps, on = Fraction(one["noise_error"]), []
         for view in one["views"]:
@@ -141,7 +187,7 @@ def fails(proof: Any, formulas: Any = FORMULAS, most: float = sys.float_info.max
                 p = [max(p[0], Fraction(0) if view["gate"] else 1 - (proof["classes"] - 1) * top - off)]
                 q = [[min(top, 1 - p[0] + off)]]
             means = [*(at - eps for at in p), *(at + eps for group in q for at in group)]
-            sizes = json.dumps(proof.get("of", {}) | {"groups": [len(p), *map(len, q)]})
+            sizes = json.dumps(of | {"groups": [len(p), *map(len, q)]})
             on.append((sizes, means or [*map(Fraction, view["logits"])]))
         for row, radius, count in zip(proof["rows"], one["radii"], counts, strict=True):
             alpha, t = Fraction(row["alpha"]), Fraction(min(most, radius)) * root + Fraction(one["lost"])

@@ -34,6 +34,7 @@ from certmix.text import floor_digits
 from certmix.types import Dataset, IntArray
 from certmix.verification.check_population import fails
 from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Faults, Outcome, judged, unchecked
+from certmix.verification.proof import noise_of
 from certmix.verification.request import VerifyRequest
 from certmix.verification.requirements import Requirement, written
 from certmix.verification.stored import Run, is_whole
@@ -154,8 +155,8 @@ def proof_of(run: Run, request: Population) -> tuple[Claim, dict[str, Any]]:
             draws[row] = [number, *(k for k in numbers[row, ABOUT:].tolist() if k >= 0)]
     proof = {
         "format": "certmix-population-proof 2", "alpha": request.alpha, "radius": request.at_radius,
-        "eps": noise_error(smoothing, coordinates), "noise": smoothing.kind, "scale": smoothing.scale,
-        "norm": smoothing.norm, "dimension": smoothing.dimension or coordinates,
+        "eps": noise_error(smoothing, coordinates), **noise_of(smoothing),
+        "dimension": smoothing.dimension or coordinates,
         "population": request.population, "data_checksum": run.description["data"]["checksum"],
         "robust_checksum": run.description["models"]["robust"]["checksum"],
         "failure_probability": request.failure_probability, "lower_bound": claim.lower_bound,

@@ -27,10 +27,10 @@ from certmix.radii import CERTIFICATES, Smoothing
 from certmix.runs.records import Records, pieces
 from certmix.sampling.schedule import looks, share
 from certmix.types import CertifiedAccuracy, FloatArray, IntArray
-from certmix.verification.check_proof import CURVES, FORMULAS
+from certmix.verification.check_proof import CURVES, FORMULAS, NOISES
 from certmix.verification.check_votes import LEVELS
 
-FORMAT, VOTES_FORMAT = "certmix-proof 1", "certmix-votes-proof 1"
+FORMAT, VOTES_FORMAT = "certmix-proof 2", "certmix-votes-proof 1"
 Claim = dict[str, Any]
 Claims = tuple[list[Claim], list[list[Claim]]]
 """Of one input behind a gate: of the class's mean, or of its layers, and of the rivals' groups."""
@@ -42,27 +42,12 @@ _KINDS: dict[str, ModuleType] = {
 }
 
 
-_FORMULAS_OF = {
-    ("laplace", "l1"): "laplace", ("uniform", "l1"): "slope", ("uniform", "linf"): "box",
-    ("ablation", "l0"): "subsets",
-}  # fmt: skip
-"""Formulas of the exact certificate of other noise than Gaussian; Theorem 3.5 has a slope."""
-
-
 def noise_of(smoothing: Smoothing) -> dict[str, Any]:
-    """Return what a proof says of the noise: scale, numbers that formulas take, how radii are converted."""
-    whole = smoothing.entry.whole
-    found: dict[str, Any] = {"sigma": 1.0 if whole else smoothing.scale}
-    if smoothing.sigma is None:
-        d, k = smoothing.dimension or 1, int(smoothing.scale)
-        slope = [2 * k, d] if whole else [d if smoothing.curve == "linf" else 1, 1]
-        found["of"] = {"D": d, "k": k if whole else 0, "slope": slope}
-    return found | ({"stretch": smoothing.stretch} if smoothing.converted_from else {})
-
-
-def formula_of(smoothing: Smoothing) -> str:
-    """Return the name of the formula that decides the exact certificate of a noise."""
-    return "exact" if smoothing.sigma is not None else _FORMULAS_OF[smoothing.kind, smoothing.curve]
+    """Return what a proof says of the noise."""
+    return {
+        "noise": smoothing.kind, "scale": smoothing.scale, "norm": smoothing.norm,
+        "dimension": smoothing.dimension or 1,
+    }  # fmt: skip
 
 
 INEQUALITIES = {
@@ -140,7 +125,7 @@ def proof_of(
         smoothing = request.smoothing
         about = noise_of(smoothing)
         if smoothing.sigma is None:
-            formulas = {"exact": formula_of(smoothing), "lipschitz": "slope"}
+            formulas = {"exact": NOISES[smoothing.kind][smoothing.curve], "lipschitz": "slope"}
         delta, shares = request.of_one_input, _shares(request)
         views = list(numbers.views)
         layered = ", layers" if BOUNDS[request.bound].distribution else ""

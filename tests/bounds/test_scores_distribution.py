@@ -18,8 +18,8 @@ from certmix.bounds.statistics import BINS, ROW_SLACK, SCALE, plan, start, updat
 from certmix.errors import ParameterError
 from certmix.radii import Smoothing, exact_radius
 from certmix.types import Status
-from certmix.verification.check_proof import FORMULAS
-from certmix.verification.proof import formula_of, noise_of
+from certmix.verification import check_proof
+from certmix.verification.proof import noise_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "bounds.md"
 DELTA = 0.001
@@ -137,8 +137,9 @@ def test_radii_of_other_noise_are_at_least_those_of_the_mean_and_roots(noise):
 
         assert margin(t) > mu >= margin(further)
         means = [*bounds.own_lower[0], *bounds.rival_upper[0].ravel(), *bounds.rest_upper]
-        of = noise_of(noise).get("of", {}) | {"groups": [LAYERS, LAYERS, LAYERS, 1]}
-        proof = FORMULAS[f"{formula_of(noise)}, layers"]
+        exact, of, *_ = check_proof.noise_of(noise_of(noise))
+        of |= {"groups": [LAYERS, LAYERS, LAYERS, 1]}
+        proof = check_proof.FORMULAS[f"{exact}, layers"]
         assert proof(of, arb(mu), arb(float(t[0])), *map(arb, means)) > 0, "proved by balls"
         assert not proof(of, arb(mu), arb(float(further[0])), *map(arb, means)) > 0
 

@@ -44,7 +44,7 @@ from certmix.radii.smoothings import norms_of
 from certmix.runs import read_run
 from certmix.runs.store import Store
 from certmix.sampling.law import noise_error
-from certmix.verification import check_population
+from certmix.verification import check_population, check_proof
 from certmix.verification.guarantee import guarantee_text, parse_guarantee
 
 ASKED = Population(sigma=0.5, alpha=0.76, at_radius=0.5, samples=100)
@@ -387,7 +387,7 @@ def test_a_run_is_verified_and_its_proof_checked_without_certmix(command, run):
     assert "is not certified at the radius" in told
 
 
-NORMED = [(kind, norm) for kind in check_population.NOISES for norm in norms_of(kind)]
+NORMED = [(kind, norm) for kind in check_proof.NOISES for norm in norms_of(kind)]
 
 
 @pytest.mark.parametrize(("kind", "norm"), NORMED)

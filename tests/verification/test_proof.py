@@ -163,7 +163,7 @@ def changes(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for look in found["shares"]:
         changed(f"share of {look}")["shares"][look] *= 2 if len(found["shares"]) == 1 else 1e3
     changed("failure probability")["failure_probability"] /= 2
-    changed("sigma")["sigma"] /= 1.001
+    changed("sigma")["scale"] /= 1.001
     changed("noise")["inputs"][k]["noise_error"] += 1e-3
     changed("distance")["inputs"][k]["lost"] += 1e-3
     changed("label")["inputs"][k]["label"] += 1
@@ -193,6 +193,39 @@ def test_a_change_of_any_number_is_noticed_even_with_a_new_digest(bound, goal, g
     assert len(passed) <= 2 * len(found["rows"])
 
 
+FORGED: dict[str, Any] = {
+    "alpha above 1": lambda p: p["rows"][1].update(alpha=2.0),
+    "alpha below a half": lambda p: p["rows"][1].update(alpha=0.4),
+    "another's theorem": lambda p: p["rows"][1].update(certificate="slope"),
+    "a constant's": lambda p: p["rows"][1].update(certificate="constant of logits"),
+    "failure probability": lambda p: p.update(failure_probability=2.0),
+    "negative share": lambda p: p["shares"].update({"1": "-5"}),
+    "negative noise error": lambda p: p["inputs"][0].update(noise_error=-0.5),
+    "negative loss": lambda p: p["inputs"][0].update(lost=-0.5),
+    "more votes than samples": lambda p: p["inputs"][0]["views"][0]["own"][0].update(votes=10**6),
+    "dimension 0": lambda p: p.update(dimension=0),
+    "no scale": lambda p: p.update(scale=0.0),
+}
+
+
+@pytest.mark.parametrize("fault", FORGED)
+def test_what_no_run_could_hold_is_no_proof(fault):
+    found = copy.deepcopy(proof("clopper-pearson", "radii", 2))
+    FORGED[fault](found)
+    found["digest"] = digest_of({name: part for name, part in found.items() if name != "digest"})
+    told = [text for _, text in fails(found)]
+    assert told and not any("the file was changed" in text for text in told)
+
+
+@pytest.mark.parametrize("other", ["linf", "l1"])
+def test_a_converted_radius_rests_on_the_norm_and_dimension_that_are_named(other):
+    """Not on numbers of the file that could be left out."""
+    found = copy.deepcopy(proof("clopper-pearson", "radii", 2))
+    found |= {"norm": other, "dimension": 2, "stretch": 1, "of": {"slope": [0, 1]}}
+    found["digest"] = digest_of({name: part for name, part in found.items() if name != "digest"})
+    assert bool(list(fails(found))) == (other == "linf")
+
+
 def test_the_script_runs_by_itself(tmp_path):
     whole, changed = tmp_path / "proof.json", tmp_path / "changed.json"
     found = proof("clopper-pearson", "radii", 2)
@@ -200,7 +233,7 @@ def test_the_script_runs_by_itself(tmp_path):
     found["inputs"][0]["radii"][0] = 3.0
     changed.write_text(json.dumps(found))
     lines = SCRIPT.read_text().splitlines()
-    assert len(lines) <= 160 and not [line for line in lines if "import" in line and "certmix" in line]
+    assert len(lines) <= 205 and not [line for line in lines if "import" in line and "certmix" in line]
     for path, code, told in ((whole, 0, "proved"), (changed, 1, "the file was changed")):
         run = [sys.executable, "-I", "-W", "error", SCRIPT, path]
         done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
