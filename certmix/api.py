@@ -546,7 +546,7 @@ def guarantee_init(
     Guarantee
         As `certmix.guarantee_check` returns it.  CertmixError for anything that the user can mend.
     """
-    from certmix.verification.judge import proposed
+    from certmix.verification.proposing import proposed
 
     check_known(options, Terms.__struct_fields__, "help(certmix.guarantee_init)")
     named = [f"{name}={place}" for name, place in (groups or {}).items()]

@@ -214,7 +214,7 @@ def init(
     """
     from certmix.models.composed import is_code
     from certmix.models.kinds import is_factory
-    from certmix.verification.judge import proposed
+    from certmix.verification.proposing import proposed
 
     printed = str(output) == "-"
     if printed:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import certmix
 from certmix.errors import CertmixError
-from certmix.verification.judge import propose
+from certmix.verification.proposing import propose
 
 DATA = points(INPUTS, LABELS)
 BOX = replace(DATA, input_range=(-1.0, 1.0))

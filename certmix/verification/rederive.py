@@ -37,7 +37,7 @@ from certmix.sampling.noise import STREAMS, NoiseKey, noise_fingerprint
 from certmix.sampling.schedule import look, looks, share
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
-from certmix.verification.judge import check_figures
+from certmix.verification.figures import check_figures
 from certmix.verification.population import check_claim, check_draws
 from certmix.verification.stored import ROLES, Reloaded, Run, impossible, is_whole, load, opened, reload
 

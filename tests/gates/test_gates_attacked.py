@@ -51,7 +51,7 @@ from certmix.verification.falsify.falsify import (
     replay,
     write_finding,
 )
-from certmix.verification.judge import write_proof
+from certmix.verification.figures import write_proof
 from certmix.verification.rederive import rederive
 from certmix.verification.request import FalsifyRequest, VerifyRequest
 from certmix.verification.resample import measured, resample, sure_votes

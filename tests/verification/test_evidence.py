@@ -28,7 +28,7 @@ from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.files import digest_of
 from certmix.tables import render
 from certmix.verification.guarantee import guarantee_text
-from certmix.verification.judge import propose
+from certmix.verification.proposing import propose
 
 pytestmark = pytest.mark.filterwarnings("ignore::certmix.errors.CertmixWarning")  # what a guarantee draws
 HOW: dict[str, Any] = dict(run_code=True, resample=1, resample_samples=100, new_seed=5)

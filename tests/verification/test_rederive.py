@@ -143,7 +143,7 @@ def test_a_wrong_radius_without_samples_is_found(runs, monkeypatch, kind):
         radii = found.radii[1]
         return replace(found, radii=(found.radii[0], replace(radii, radius=radii.radius + 1e-6)))
 
-    monkeypatch.setattr("certmix.verification.judge.stored_outcomes", wrong)
+    monkeypatch.setattr("certmix.verification.figures.stored_outcomes", wrong)
     assert "radii" in failing(runs[kind])
 
 

@@ -24,7 +24,7 @@ from certmix.sampling.sampler import Sampler
 from certmix.verification.check_proof import fails
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.guarantee import guarantee_text, parse_guarantee, read_guarantee
-from certmix.verification.judge import propose
+from certmix.verification.proposing import propose
 from certmix.verification.rederive import rederive
 from certmix.verification.request import VerifyRequest
 from certmix.verification.verify import verify, verify_guarantee
