@@ -456,7 +456,7 @@ def test_a_finding_cannot_choose_its_evidence(run):
 
 def test_a_finding_against_no_rival_or_of_no_samples_is_refused(run):
     for wrong in ({"worst_standard_classifier": {"one_hot": 0}}, {"worst_standard_classifier": {"one_hot": 3}},
-                  {"samples": "many"}, {"noise_seed": -1}):  # fmt: skip
+                  {"samples": "many"}, {"noise_seed": -1}, {"noise_seed": None}):  # fmt: skip
         with pytest.raises(RunError, match="restore the file"):
             replay(made_up(run, **wrong), sources=sources(), device="cpu")
     many = replay(made_up(run, samples=10**12), sources=sources(), device="cpu")

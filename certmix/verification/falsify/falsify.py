@@ -28,6 +28,7 @@ from certmix.certification.describe import views_of
 from certmix.certification.evaluate import bound_records, radii_of
 from certmix.certification.proved_table import stored_classes, stored_radii
 from certmix.certification.publish import unfinished
+from certmix.certification.request.noisy import ENUMERATED
 from certmix.certification.request.population import Population
 from certmix.certification.request.proved import ROBUST, Enumerated, margin_cell
 from certmix.certification.request.sampled import CertifyRequest
@@ -413,7 +414,8 @@ def read_finding(path: str | Path) -> tuple[Path, NDArray[np.float32], Said]:
         if number > VERSION:
             told = f"{path}: format version {number!s:.20}"
             raise RunError(f"{told}, this certmix reads up to {VERSION}: update certmix")
-        said = msgspec.convert(found, Said if found.get("noise_seed") is None else Sampled)
+        plain = found.get("sigma") is None and found.get("noise") in (None, *ENUMERATED)
+        said = msgspec.convert(found, Said if plain and found.get("noise_seed") is None else Sampled)
     except (OSError, ValueError) as error:  # also what msgspec raises
         reason = re.sub(r"^Object missing required field `(.*)`", r"it lacks '\1'", _one_line(error))
         remedy = "name the .json of certmix falsify, or restore the file"
