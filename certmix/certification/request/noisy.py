@@ -13,8 +13,6 @@ from certmix.radii.smoothings import GAUSSIAN
 from certmix.runs.settings import DERIVED, Settings, norm_name
 
 NORMS_OF_NOISE = tuple(dict.fromkeys(norm for name in SMOOTHINGS for norm in norms_of(name)))
-_NOISES = "; ".join(f"{name}: {kind.meaning}" for name, kind in SMOOTHINGS.items())
-_SCALES = "; ".join(f"{name}: {kind.scale}" for name, kind in SMOOTHINGS.items() if name != GAUSSIAN)
 ENUMERATED = tuple(name for name, kind in SMOOTHINGS.items() if kind.cases is not None)
 """Kinds that go through every case of an input."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from numbers import Real
 from typing import Annotated, NamedTuple
@@ -17,6 +17,15 @@ from certmix.sampling.ballots import LEVELS, level_of
 DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 PENDING = (0.0, 5e-324)
 """Columns that stand for the usual ones until the dimension of inputs is known."""
+
+
+def meanings(told: Mapping[str, str]) -> str:
+    """Return names with what they mean, for an option's help.
+
+    >>> meanings({"a": "the first", "b": "the second"})
+    'a: the first; b: the second'
+    """
+    return "; ".join(f"{name}: {meaning}" for name, meaning in told.items())
 
 
 def usual_radii(largest: float) -> tuple[float, ...]:

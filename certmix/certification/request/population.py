@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from certmix.certification.request.noisy import ENUMERATED, NORMS_OF_NOISE, Noisy
-from certmix.certification.request.parts import Alpha, Sampled, check_seed
+from certmix.certification.request.parts import Alpha, Sampled, check_seed, meanings
 from certmix.errors import ParameterError
 from certmix.radii import SMOOTHINGS, norms_of
 from certmix.radii.smoothings import GAUSSIAN
@@ -43,9 +43,7 @@ class Population(Noisy, frozen=True):
     population: Annotated[
         str,
         Option(
-            "--goal population: whose share. "
-            + "; ".join(f"{name}: {meaning}" for name, meaning in POPULATIONS.items())
-            + ".",
+            f"--goal population: whose share. {meanings(POPULATIONS)}.",
             choices=POPULATIONS,
         ),
     ] = "data"

@@ -14,6 +14,7 @@ from certmix.certification.request.parts import (
     Sampled,
     StandardTemperature,
     checked_gate,
+    meanings,
     usual_radii,
 )
 from certmix.errors import ParameterError, check_choice
@@ -33,7 +34,6 @@ MAX_RADIUS = {"linf": 32 / 255, "l2": 4.0}
 """Largest radius that bound propagation tries, by norm."""
 BOUND_METHODS = ("interval", "crown-ibp", "crown")
 """The methods of `certmix.margins.propagation`, in order of cost."""
-_CONSTANTS = "; ".join(f"{name}: {meaning}" for name, meaning in CONSTANTS_OF.items())
 
 
 def draws_no_samples(
@@ -153,7 +153,7 @@ class GivenConstant(Proved, frozen=True):
     constant_of: Annotated[
         str,
         Option(
-            f"lipschitz-constant: what it is a constant of. {_CONSTANTS}.",
+            f"lipschitz-constant: what it is a constant of. {meanings(CONSTANTS_OF)}.",
             choices=CONSTANTS_OF,
             shown="logits",
         ),

@@ -6,7 +6,7 @@ import math
 from typing import Annotated, Any
 
 from certmix.bounds import BOUNDS, bound_behind_gate, bounds_of
-from certmix.certification.request.noisy import _NOISES, _SCALES, NORMS_OF_NOISE, Noisy
+from certmix.certification.request.noisy import NORMS_OF_NOISE, Noisy
 from certmix.certification.request.parts import (
     PENDING,
     Alpha,
@@ -16,6 +16,7 @@ from certmix.certification.request.parts import (
     StandardTemperature,
     check_seed,
     checked_gate,
+    meanings,
     usual_radii,
     whole_radii,
 )
@@ -40,9 +41,11 @@ SETTLES = {
     "all": "every row, also of theorems that more samples help little",
 }
 """Rows whose columns, or radii, sampling settles, by name."""
-_GOALS = "; ".join(f"{name}: {meaning}" for name, meaning in GOALS.items())
 SCORES = {"hard": "the base model's answers are counted", "soft": "the softmax of its logits is averaged"}
 """What is averaged over noisy copies, by name."""
+_NOISES = meanings({name: kind.meaning for name, kind in SMOOTHINGS.items()})
+_SCALES = meanings({name: kind.scale for name, kind in SMOOTHINGS.items() if name != GAUSSIAN})
+
 OPTION_OF: dict[str, tuple[str, tuple[Any, ...]]] = {
     "score_temperature": ("scores", ("soft",)),
     "gate": ("scores", ("hard", None)),
@@ -91,16 +94,14 @@ class CertifyRequest(Noisy, frozen=True):
     goal: Annotated[
         str,
         Option(
-            f"When an input has enough samples: {_GOALS}.",
+            f"When an input has enough samples: {meanings(GOALS)}.",
             choices=GOALS,
         ),
     ] = "radii"
     settle: Annotated[
         str,
         Option(
-            "Rows that decide when an input has enough: "
-            + "; ".join(f"{name}: {meaning}" for name, meaning in SETTLES.items())
-            + ".",
+            f"Rows that decide when an input has enough: {meanings(SETTLES)}.",
             choices=SETTLES,
         ),
     ] = "exact"
