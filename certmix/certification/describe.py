@@ -137,6 +137,13 @@ def dimension_of(request: CertifyRequest | Population, dataset: Dataset) -> int:
     return request.smoothing.size_of(dataset.read(0).shape if len(dataset) else (1,))
 
 
+def about_data(request: Any, dataset: Dataset) -> Any:
+    """Return a request about the inputs of a data set: of their dimension, and number, where these count."""
+    if isinstance(request, CertifyRequest | Population):
+        request = request.of_dimension(dimension_of(request, dataset))
+    return request.of_inputs(len(dataset)) if isinstance(request, CertifyRequest) else request
+
+
 def identity_of(request: Request | Population, loaded: Loaded) -> Identity | StudyIdentity:
     """Return what a request's numbers depend on: it names the run folder."""
     data, robust = loaded.dataset, loaded.robust

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from certmix.certification.describe import dimension_of, identity_of, in_one_precision, load
+from certmix.certification.describe import about_data, identity_of, in_one_precision, load
 from certmix.certification.drawing import Drawing, run_population
 from certmix.certification.evaluate import CertifyResult
 from certmix.certification.population import PopulationResult
@@ -207,10 +207,7 @@ def run_certify(
     if isinstance(request, Population):
         sources = sources.replace(standard=None)
     loaded = load(request, sources, chosen, say)
-    if isinstance(request, CertifyRequest | Population):
-        request = request.of_dimension(dimension_of(request, loaded.dataset))
-    if isinstance(request, CertifyRequest):
-        request = request.of_inputs(len(loaded.dataset))
+    request = about_data(request, loaded.dataset)
     temperature = getattr(request, "standard_temperature", 1.0)
     if loaded.standard is None and temperature != 1.0:
         raise ParameterError(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from certmix import guard
-from certmix.certification.describe import dimension_of, identity_of
+from certmix.certification.describe import about_data, identity_of
 from certmix.certification.describe import load as load_models
 from certmix.certification.evaluate import bound_records
 from certmix.certification.publish import is_finished, show, unfinished
@@ -448,10 +448,7 @@ def verify_guarantee(
     sources, chosen = SourcesOf(**source_options(guarantee), **named), resolve_device(request.device)
     loaded = load_models(guarantee.request, sources, chosen, say)
     dataset = loaded.dataset
-    if isinstance(guarantee.request, CertifyRequest | Population):
-        own = guarantee.request.of_dimension(dimension_of(guarantee.request, dataset))
-        own = own.of_inputs(len(dataset)) if isinstance(own, CertifyRequest) else own
-        guarantee = replace(guarantee, request=own)
+    guarantee = replace(guarantee, request=about_data(guarantee.request, dataset))
     groups = groups_of(dataset, guarantee.groups, guarantee)
     asked = _Asked.of(guarantee, loaded, groups)
     broken = _identity_checks(guarantee, loaded, groups, Path(request.runs))
