@@ -29,7 +29,6 @@ from certmix.errors import CertmixError, RunError
 from certmix.files import digest_of, write_atomically
 from certmix.sampling import Draw, Sampler
 from certmix.sampling.law import noise_error
-from certmix.sampling.noise import noise_fingerprint
 from certmix.text import floor_digits
 from certmix.types import Dataset, IntArray
 from certmix.verification.check_population import fails
@@ -37,7 +36,7 @@ from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Faults, Outc
 from certmix.verification.proof import noise_of
 from certmix.verification.request import VerifyRequest
 from certmix.verification.requirements import Requirement, written
-from certmix.verification.stored import Run, is_whole
+from certmix.verification.stored import Run, is_whole, other_noise
 
 DRAWS, CLAIM = "draws", "claim"
 WIDE = 20
@@ -73,10 +72,7 @@ def check_draws(run: Run, request: Population, data: Dataset | None) -> list[Che
         groups = groups_of(request, coordinates, numbers)
     except CertmixError as error:
         return [CheckResult(DRAWS, Outcome.FAILS, str(error))]
-    faults: Faults = []
-    told, own = run.description["noise"].get("fingerprint"), noise_fingerprint(request.smoothing, "cpu")
-    if told != own:
-        faults.append((None, f"run.json says the noise has the fingerprint {told}, it is {own}"))
+    faults = other_noise(run, request)
     for row, fault in _impossible(request, groups, numbers):
         faults.append((None, f"draw {row}: {fault}"))
     if data is None:

@@ -33,13 +33,23 @@ from certmix.sampling import resolve_device
 from certmix.sampling.ballots import LEVELS
 from certmix.sampling.grid import Grid
 from certmix.sampling.law import noise_error
-from certmix.sampling.noise import STREAMS, NoiseKey, noise_fingerprint
+from certmix.sampling.noise import STREAMS, NoiseKey
 from certmix.sampling.schedule import look, looks, share
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
 from certmix.verification.figures import check_figures
 from certmix.verification.population import check_claim, check_draws
-from certmix.verification.stored import ROLES, Reloaded, Run, impossible, is_whole, load, opened, reload
+from certmix.verification.stored import (
+    ROLES,
+    Reloaded,
+    Run,
+    impossible,
+    is_whole,
+    load,
+    opened,
+    other_noise,
+    reload,
+)
 
 MODEL_CHECKS = tuple(f"{role} model {what}" for role in ROLES for what in ("checksum", "logits"))
 """Checks that fail where a model is not the one that a run was made with."""
@@ -321,9 +331,8 @@ def _check_inputs(run: Run, request: CertifyRequest, data: Dataset | None) -> It
     def wrong(check: str, row: int, text: str) -> None:
         faults[check].append((index := int(records.indices[row]), f"input {index}{text}"))
 
-    told, own = (stored or {}).get("fingerprint"), noise_fingerprint(request.smoothing, "cpu")
-    if is_whole(coordinates) and told != own:
-        faults["noise"].append((None, f"run.json says the noise has the fingerprint {told}, it is {own}"))
+    if is_whole(coordinates):
+        faults["noise"] += other_noise(run, request)
     for row, fault in impossible(records, request, run.classes):
         wrong("counts", row, f": {fault}")
     for row, text in _off_schedule(records, fixed):

@@ -17,6 +17,7 @@ from torch import nn
 from certmix.bounds.statistics import BINS, SCALE, ScoreStatistics
 from certmix.certification import publish
 from certmix.certification.evaluate import Evaluation
+from certmix.certification.request.population import Population
 from certmix.certification.request.proved import DeterministicRequest, needed_cells, standard_logits
 from certmix.certification.request.reading import KINDS
 from certmix.certification.request.sampled import CertifyRequest
@@ -30,7 +31,9 @@ from certmix.runs.settings import settings
 from certmix.runs.sources import Sources, load_data, shown_by, with_classes
 from certmix.sampling.ballots import LEVELS
 from certmix.sampling.enumerated import Views
+from certmix.sampling.noise import noise_fingerprint
 from certmix.types import Dataset, FloatArray, IntArray
+from certmix.verification.checks import Faults
 
 ROLES = ("robust", "standard")
 
@@ -128,6 +131,15 @@ def opened(folder: Path, classes: int | None = None) -> Store:
     if not path.is_file():
         raise RunError(f"{path} is missing: name the folder of a certmix run, or restore it")
     return Store(path, classes, read_only=True)
+
+
+def other_noise(run: Run, request: CertifyRequest | Population) -> Faults:
+    """Return what is wrong with the fingerprint of the noise in ``run.json``."""
+    noise = run.description.get("noise")
+    told = noise.get("fingerprint") if isinstance(noise, dict) else None
+    if told == (own := noise_fingerprint(request.smoothing, "cpu")):
+        return []
+    return [(None, f"run.json says the noise has the fingerprint {told}, it is {own}")]
 
 
 def is_whole(value: Any) -> bool:
