@@ -501,14 +501,14 @@ def evaluate(
     """
     bounded = bounded or bound_records(records, request, every_look=every_look)
     kept, views, rows_of = bounded.records, bounded.views, request.rows()
+    radii = tuple(radii_of_rows(bounds_of(views), request))
     if not len(kept):
         summary = Summary(
             request.sigma, request.alpha, 0, request.of_one_input, request.radii,
             CleanAccuracy(None, None, None), (), complete=False, goal=request.goal,
             planned_inputs=planned, **{**noise_told(request), **about},
         )  # fmt: skip
-        return Evaluation(summary, (), outcomes_of((), {}, rows_of), bounded.bounds, views=views)
-    radii = tuple(radii_of_rows(bounds_of(views), request))
+        return Evaluation(summary, (), outcomes_of((), {}, rows_of, radii), bounded.bounds, views=views)
     found = outcomes_of(kept, probabilities, rows_of, radii)
     prospects, ahead = prospects_of(bounded, request), []
     if prospects:

@@ -59,7 +59,7 @@ def derive(
     names: dict[str, Any] = {"data": named(described["data"])[0]}
     names |= {role: named(model)[0] for role, model in described["models"].items()}
     try:
-        planned = planned_inputs(store, request.inputs)
+        planned = planned_inputs(store, request.inputs, described)
     except ValueError as error:
         raise RunError(
             f"the run does not say which inputs were asked for ({error}): repeat its command"
@@ -188,7 +188,7 @@ def _progress(folder: Path, described: dict[str, Any], finished: IntArray | None
             found = population.derive(request, store, described)
             return found.claim.draws, found.claim.draws if found.summary.complete else found.most
         try:
-            asked = planned_inputs(store, request.inputs)
+            asked = planned_inputs(store, request.inputs, described)
         except ValueError:  # it was stopped before it knew
             asked = []
         if isinstance(request, CertifyRequest):

@@ -96,7 +96,7 @@ def read_part(folder: Path) -> Part:
         store = Store(folder / DATABASE, classes, read_only=True)
         opened.callback(store.close)
         try:
-            planned = planned_inputs(store, request.inputs)
+            planned = planned_inputs(store, request.inputs, description)
             if len(planned) < shard.of:
                 raise ValueError(f"{len(planned)} inputs of {shard.of} shards")
         except ValueError as error:

@@ -31,6 +31,7 @@ from certmix.certification.proved_table import evaluate_proved
 from certmix.certification.request.parts import usual_radii
 from certmix.certification.request.proved import Enumerated
 from certmix.certification.request.sampled import CertifyRequest
+from certmix.data.dataset import spread
 from certmix.data.scales import about_scale
 from certmix.errors import ParameterError, RunError
 from certmix.files import parse_json
@@ -141,13 +142,15 @@ def remember_planned(store: Store, inputs: int | str, indices: list[int]) -> Non
         store.put(f"{PLANNED} {inputs}", text)
 
 
-def planned_inputs(store: Store, inputs: int | str) -> list[int]:
-    """Return the numbers that `remember_planned` kept; ValueError if they are none."""
+def planned_inputs(store: Store, inputs: int | str, described: dict[str, Any]) -> list[int]:
+    """Return the numbers that `remember_planned` kept; ValueError if they are none, or not so many."""
     planned = parse_json((store.get(f"{PLANNED} {inputs}") or "").encode())
     if not isinstance(planned, list) or not set(map(type, planned)) <= {int}:
         raise ValueError("no list of numbers")
     if len(set(planned)) < len(planned) or (planned and not 0 <= min(planned) <= max(planned) < 2**63):
         raise ValueError("a number twice, or out of range")
+    if len(planned) != (asked := len(spread(data_of(described)[0], inputs))):
+        raise ValueError(f"{len(planned)} of {asked} inputs")
     return planned
 
 
@@ -591,7 +594,8 @@ def _recounted(folder: Path, given: dict[str, Any]) -> Evaluation:
         asked = request.replace(**given)
         for index in sorted(store.known(request.cell))[:1]:
             asked.refuse_wider(store.read(request.cell, [index]).shape[1])
-        found = evaluate_proved(asked, store, planned_inputs(store, request.inputs), described, **about)
+        planned = planned_inputs(store, request.inputs, described)
+        found = evaluate_proved(asked, store, planned, described, **about)
     summary = replace(found.summary, details=(*found.summary.details, NOT_CHECKED))
     return replace(found, summary=summary)
 
