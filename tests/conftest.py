@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
-import pkgutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +27,6 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if alone else None
 
 
-@pytest.fixture(scope="session")
-def empty_plots() -> Callable[[], AbstractContextManager[None]]:
-    """Return a context that leaves plots empty, of whatever module: each takes a second."""
-    return _empty_plots
-
-
 def pytest_collection_finish() -> None:
     """Let the collector of garbage pass over what stays: it would look through all of torch again and again."""
     gc.freeze()
@@ -45,25 +36,9 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True, scope="module")
 def unplotted() -> Iterator[None]:
     """Leave plots empty; tests/tables draws every one."""
-    with _empty_plots():
-        yield
+    from unplotted import empty_plots
 
-
-@contextmanager
-def _empty_plots() -> Iterator[None]:
-    from certmix import tables
-    from certmix.tables import figure
-
-    def empty(suffix: str, *rest: object) -> bytes:
-        return {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}.get(suffix) or figure.image(
-            suffix, *rest
-        )  # refused there
-
-    with pytest.MonkeyPatch.context() as patch:
-        for found in pkgutil.iter_modules(tables.__path__, "certmix.tables."):
-            module = importlib.import_module(found.name)
-            if module is not figure and hasattr(module, "image"):
-                patch.setattr(module, "image", empty)
+    with empty_plots():
         yield
 
 

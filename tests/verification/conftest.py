@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from forged import certified, sources
+from unplotted import empty_plots
 
 HOW = {
     "fixed": dict(samples=400, goal="fixed"),
@@ -34,7 +35,7 @@ def repeat(named):
 
 
 @pytest.fixture(scope="session")
-def runs(named, repeat, tmp_path_factory, empty_plots) -> dict[str, Path]:
+def runs(named, repeat, tmp_path_factory) -> dict[str, Path]:
     """Of the sequential run there were two tables before, the first of fewer inputs."""
     folder = tmp_path_factory.mktemp("runs")
     with empty_plots():

@@ -20,6 +20,7 @@ from google.protobuf.json_format import ParseDict
 from in_toto_attestation.predicates.test_result.v0 import test_result_pb2
 from in_toto_attestation.v1 import resource_descriptor, statement, statement_pb2
 from torch import nn
+from unplotted import empty_plots
 
 import certmix
 from certmix.assurance.argument import FILES
@@ -45,7 +46,7 @@ def guarantee(runs, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evidence(runs, guarantee, tmp_path_factory, empty_plots) -> Callable[..., certmix.Evidence]:
+def evidence(runs, guarantee, tmp_path_factory) -> Callable[..., certmix.Evidence]:
     """Return what makes the evidence of a run, or of the guarantee; the same is made once."""
     made: dict[str, certmix.Evidence] = {}
 
@@ -270,7 +271,7 @@ class Bright(nn.Module):
         return torch.stack([-light, light], 1)
 
 
-def test_votes_on_all_cases_of_models_that_are_objects(tmp_path, empty_plots):
+def test_votes_on_all_cases_of_models_that_are_objects(tmp_path):
     data = np.random.default_rng(0).integers(0, 256, (3, 1, 4, 4)).astype(np.uint8), [0, 1, 1]
     net, run = Bright().eval(), tmp_path / "run"
     with empty_plots():
