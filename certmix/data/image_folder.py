@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +27,9 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of what is decoded, whatever a file is called: others, such as EPS, start programs."""
 MOST_PIXELS = 1 << 26
 """Of an image, as its header says before it is decoded, and as it is after resizing."""
+FEW_PIXELS, PIXELS_A_BYTE = 1 << 22, 1 << 12
+"""An image of more than so many pixels in all, and for each byte of its file, is taken to be damaged."""
+_UNHEARD = logging.NullHandler()  # else Pillow's log goes to stderr; what was wrong is in its exception
 BILINEAR = 2  #: PIL.Image.Resampling.BILINEAR, which is antialiased
 NO_CLASSES = frozenset(("__MACOSX", "__pycache__", "@eaDir", "lost+found"))
 """Folders that programs leave among others."""
@@ -105,6 +110,7 @@ def _decode(path: Path) -> Image.Image:
     """Return the image as 8-bit RGB; transparency is dropped."""
     from PIL import Image
 
+    logging.getLogger("PIL").addHandler(_UNHEARD)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -112,6 +118,9 @@ def _decode(path: Path) -> Image.Image:
                 mode, (width, height) = image.mode, image.size
                 if width * height > MOST_PIXELS:
                     raise ValueError(f"{width}x{height} are more than {MOST_PIXELS:,} pixels")
+                size = os.fstat(file.fileno()).st_size
+                if width * height > max(FEW_PIXELS, PIXELS_A_BYTE * size):
+                    raise ValueError(f"{width}x{height} pixels are not in {size:,} bytes")
                 if "transparency" in image.info:
                     return image.convert("RGBA").convert("RGB")
                 if mode[0] not in "IF":

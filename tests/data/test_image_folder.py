@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import shutil
 import struct
 import tracemalloc
@@ -174,18 +176,40 @@ def test_what_programs_leave_is_no_class(name, folder, tmp_path):
     assert load(splits).class_names == ("a", "b")
 
 
-def test_a_header_of_too_many_pixels_is_refused_before_decoding(folder):
+@pytest.mark.parametrize(
+    ("side", "told"), [(9000, "are more than 67,108,864 pixels"), (2050, "pixels are not in 65 bytes")]
+)
+def test_a_header_of_too_many_pixels_is_refused_before_decoding(folder, side, told):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 9000, 9000, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     (folder / "dog" / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
     tracemalloc.start()
-    with pytest.raises(DataError, match=r"c\.png .*9000x9000 are more than 67,108,864 pixels"):
+    with pytest.raises(DataError, match=rf"c\.png .*{side}x{side} {told}"):
         load(folder).read(2)
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
+
+
+def test_a_large_image_of_one_colour_is_read(folder):
+    for name in ("cat/a.png", "cat/b.png", "dog/c.png"):
+        Image.new("RGB", (2050, 2050), (1, 2, 3)).save(folder / name)
+    assert np.unique(load(folder).read(2).reshape(3, -1), axis=1).shape == (3, 1)
+
+
+def test_a_damaged_image_is_told_in_one_line(folder, capfd, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # of pytest: without any, logs go to stderr
+    buffer = io.BytesIO()
+    Image.new("RGB", (5, 4)).save(buffer, "TIFF")
+    tag = struct.pack("<HHI", 277, 3, 1)  # samples per pixel
+    assert tag in buffer.getvalue()
+    content = buffer.getvalue().replace(tag + b"\x03", tag + b"\xff")
+    (folder / "dog" / "c.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"c\.png is not a readable image"):
+        load(folder).read(2)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_unreadable_image_is_called_that(folder, monkeypatch):

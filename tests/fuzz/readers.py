@@ -551,7 +551,7 @@ READERS: dict[str, Reader] = {
         )
         for name, content in NPZ.items()
     },
-    "inputs": Reader(pictures, (whole, partial(whole, crop=4), partial(whole, resize=200, crop=3)), slow=28),
+    "images": Reader(pictures, (whole, partial(whole, crop=4), partial(whole, resize=200, crop=3)), slow=28),
     "card": Reader(pair, (read_card, read_pair), odd=("tiny.json",), slow=2),
     "card and weights": Reader(pair, (read_pair, read_model), odd=("tiny.safetensors",), slow=4, settle=with_checksum),
     "safetensors": weights("w.safetensors", lambda: save(STATE)),
