@@ -27,9 +27,9 @@ from certmix.studies.nuts_choices import CertifiedRequest, FitChoices, asked_fit
 from certmix.studies.study import StudyResult, Surroundings
 from certmix.tables.result import Result
 from certmix.tables.trade_off import TradeOff
-from certmix.verification.claim import Terms
 from certmix.verification.falsify.falsify import Falsification
-from certmix.verification.guarantee import Guarantee
+from certmix.verification.guarantees.claim import Terms
+from certmix.verification.guarantees.guarantee import Guarantee
 from certmix.verification.request import FalsifyRequest, VerifyRequest
 from certmix.verification.verify import Verification
 
@@ -539,7 +539,7 @@ def guarantee_init(
     budget
         The most samples that a verification may draw.
     **options
-        ``confidence``, ``unit`` and ``domain``: fields of `certmix.verification.claim.Terms`.
+        ``confidence``, ``unit`` and ``domain``: fields of `certmix.verification.guarantees.claim.Terms`.
 
     Returns
     -------
@@ -559,7 +559,7 @@ def guarantee_init(
 
 def guarantee_check(file: str | Path) -> Guarantee:
     """Return what a guarantee file says, loading nothing; ParameterError, with the line, if it is wrong."""
-    from certmix.verification.guarantee import read_guarantee
+    from certmix.verification.guarantees.guarantee import read_guarantee
 
     return read_guarantee(file)
 

@@ -15,7 +15,7 @@ from certmix.data.scales import about_scale
 from certmix.errors import CertmixError, ParameterError, one_line
 from certmix.progress import bar
 from certmix.runs.isolated import isolated
-from certmix.verification.claim import JOINT, Terms
+from certmix.verification.guarantees.claim import JOINT, Terms
 from certmix.verification.request import FalsifyRequest, VerifyRequest
 
 from .options import (
@@ -244,7 +244,7 @@ def check(file: Path) -> int:
 
     Exit code 0: it can be verified; 2: it cannot, with the line and the remedy.
     """
-    from certmix.verification.guarantee import read_guarantee
+    from certmix.verification.guarantees.guarantee import read_guarantee
     from certmix.verification.judge import most_that_can_be_shown
 
     read = read_guarantee(file)

@@ -23,7 +23,7 @@ import certmix
 from certmix.models.architectures import build
 from certmix.models.zoo import save_zoo, zoo_card
 from certmix.tables.words import summary_table
-from certmix.verification.guarantee import guarantee_text
+from certmix.verification.guarantees.guarantee import guarantee_text
 from certmix.verification.proposing import propose
 
 Names = dict[str, Any]

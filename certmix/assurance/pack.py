@@ -27,9 +27,9 @@ from certmix.runs.sources import Sources
 from certmix.tables.result import Result
 from certmix.tables.table import Table
 from certmix.types import Summary
-from certmix.verification import check_population, check_proof, check_votes
 from certmix.verification.figures import write_proof
 from certmix.verification.outputs import FORMATS
+from certmix.verification.proofs import check_population, check_proof, check_votes
 from certmix.verification.request import VerifyRequest
 from certmix.verification.verify import Verification, verify
 

@@ -48,7 +48,7 @@ class Bound:
         above 0 only if m lies below the mean of what was seen, ``votes`` out of ``samples``.  It is asked of
         p, and of 1 - q with the votes that were not for the runner-up, at half of the failure probability
         each; at all of it, of p alone, where q >= 1 - p.  This package's are in
-        `certmix.verification.check_proof`.
+        `certmix.verification.proofs.check_proof`.
     """
 
     name: str

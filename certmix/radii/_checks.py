@@ -28,7 +28,7 @@ class Certificate:
     formula
         By which `certmix verify` proves a radius: ``(_, mu, t, p, q)`` to a ball (`flint.arb`) that is above
         0 only if the margin exceeds mu at distance sigma t and nearer; this package's are in
-        `certmix.verification.check_proof`.
+        `certmix.verification.proofs.check_proof`.
     of_dimension
         Whether `radius` takes the ``dimension`` of an input as well.
     curve

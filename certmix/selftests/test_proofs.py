@@ -14,8 +14,8 @@ from certmix.bounds.statistics import plan, start, update
 from certmix.radii import CERTIFICATES
 from certmix.radii.constant import CONSTANTS_OF, constant_radius
 from certmix.selftests.cases import alphas, cases, seeds, sigmas, simplex_pairs
-from certmix.verification.check_proof import FORMULAS, proved
-from certmix.verification.proof import INEQUALITIES, seen_of
+from certmix.verification.proofs.check_proof import FORMULAS, proved
+from certmix.verification.proofs.proof import INEQUALITIES, seen_of
 
 HAIR = Fraction(1, 10**6)
 deltas = st.floats(-9, -0.05).map(lambda power: 10.0**power)

@@ -24,8 +24,8 @@ from certmix.sampling.devices import automatic_precision
 from certmix.text import floor_digits
 from certmix.types import FloatArray, Status
 from certmix.verification.checks import Outcome
+from certmix.verification.guarantees.requirements import Requirement, written
 from certmix.verification.judge import Figures, judge
-from certmix.verification.requirements import Requirement, written
 
 __all__ = ["SIDES", "assert_certified", "certify_and_warn"]
 

@@ -35,10 +35,11 @@ from certmix.runs.records import Answers, Records
 from certmix.sampling.ballots import LEVELS
 from certmix.sampling.schedule import looks
 from certmix.types import CertifiedAccuracy, CleanAccuracy, Dataset, FloatArray, IntArray, Status
-from certmix.verification import check_votes, plain, population
-from certmix.verification.check_proof import FORMULAS, fails, proved
+from certmix.verification import plain
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
-from certmix.verification.proof import INEQUALITIES, formulas_of, proof_of
+from certmix.verification.proofs import check_votes, population
+from certmix.verification.proofs.check_proof import FORMULAS, fails, proved
+from certmix.verification.proofs.proof import INEQUALITIES, formulas_of, proof_of
 from certmix.verification.stored import Run, impossible, load, opened
 
 FIGURES = {

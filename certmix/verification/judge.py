@@ -21,7 +21,7 @@ from certmix.text import floor_digits
 from certmix.types import FloatArray, IntArray
 from certmix.verification.checks import Outcome
 from certmix.verification.figures import NothingFollowsError, derive_figures
-from certmix.verification.requirements import Requirement, written
+from certmix.verification.guarantees.requirements import Requirement, written
 from certmix.verification.stored import Run
 
 MISSED = 0.05  # failure probability of a lower bound that stands alone

@@ -18,9 +18,9 @@ from certmix.models.kinds import is_factory
 from certmix.runs.folder import DESCRIPTION
 from certmix.runs.sources import Sources, absolute, handed_over, load_data, with_classes
 from certmix.text import floor_digits
-from certmix.verification.claim import Terms
-from certmix.verification.groups import checksum_of, groups_of
-from certmix.verification.guarantee import (
+from certmix.verification.guarantees.claim import Terms
+from certmix.verification.guarantees.groups import checksum_of, groups_of
+from certmix.verification.guarantees.guarantee import (
     GroupClaim,
     Guarantee,
     ModelClaim,
@@ -29,8 +29,8 @@ from certmix.verification.guarantee import (
     parse_guarantee,
     relative_claims,
 )
+from certmix.verification.guarantees.requirements import Requirement, written
 from certmix.verification.judge import figure, figures_of
-from certmix.verification.requirements import Requirement, written
 from certmix.verification.stored import load
 
 HEADING = """A guarantee, checked by: certmix verify FILE
@@ -143,7 +143,7 @@ def proposed(
 ) -> tuple[Guarantee, str]:
     """Write what `propose` proposes into a file, where there is one; return it and its text.
 
-    `groups` are as `certmix.verification.guarantee.named_group` reads them.
+    `groups` are as `certmix.verification.guarantees.guarantee.named_group` reads them.
     """
     path = output or Path("guarantee.toml")
     if output is not None and output.exists() and not force:

@@ -38,7 +38,7 @@ from certmix.sampling.schedule import look, looks, share
 from certmix.types import Dataset
 from certmix.verification.checks import CheckResult, Faults, Outcome, judged, unchecked
 from certmix.verification.figures import check_figures
-from certmix.verification.population import check_claim, check_draws
+from certmix.verification.proofs.population import check_claim, check_draws
 from certmix.verification.stored import (
     ROLES,
     Reloaded,

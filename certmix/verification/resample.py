@@ -36,7 +36,7 @@ from certmix.sampling.packing import Draw, Part
 from certmix.sampling.rows import ballots_of
 from certmix.types import Dataset, FloatArray, IntArray
 from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Faults, Outcome, judged, unchecked
-from certmix.verification.population import draw_again
+from certmix.verification.proofs.population import draw_again
 from certmix.verification.request import VerifyRequest
 from certmix.verification.stored import Run, impossible, is_whole, load, opened, reload
 

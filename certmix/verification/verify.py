@@ -35,15 +35,15 @@ from certmix.tables.result import Result
 from certmix.tables.table import Table
 from certmix.verification.checks import CheckResult, Outcome, judged, worst
 from certmix.verification.checks import unchecked as unchecked_
-from certmix.verification.claim import Claim
 from certmix.verification.figures import write_proof
-from certmix.verification.groups import Groups, checksum_of, expanded, groups_of
-from certmix.verification.guarantee import Guarantee, read_guarantee, source_options
+from certmix.verification.guarantees.claim import Claim
+from certmix.verification.guarantees.groups import Groups, checksum_of, expanded, groups_of
+from certmix.verification.guarantees.guarantee import Guarantee, read_guarantee, source_options
+from certmix.verification.guarantees.requirements import Requirement
 from certmix.verification.judge import Judgement, figures_of, judge
-from certmix.verification.population import judge_claim
+from certmix.verification.proofs.population import judge_claim
 from certmix.verification.rederive import MODEL_CHECKS, PUBLISHED, TABLE, behaviour, recheck, rederive
 from certmix.verification.request import VerifyRequest
-from certmix.verification.requirements import Requirement
 from certmix.verification.resample import most_drawn_again, resample
 from certmix.verification.stored import Run as StoredRun
 from certmix.verification.stored import load, opened, read_description

@@ -18,8 +18,8 @@ from certmix.bounds.statistics import BINS, ROW_SLACK, SCALE, plan, start, updat
 from certmix.errors import ParameterError
 from certmix.radii import Smoothing, exact_radius
 from certmix.types import Status
-from certmix.verification import check_proof
-from certmix.verification.proof import noise_of
+from certmix.verification.proofs import check_proof
+from certmix.verification.proofs.proof import noise_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "bounds.md"
 DELTA = 0.001

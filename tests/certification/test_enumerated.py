@@ -27,9 +27,9 @@ from certmix.radii.counted import EXACT, THEOREM, Counted, votes_ahead
 from certmix.runs import Store
 from certmix.runs.folder import DATABASE
 from certmix.runs.sources import Sources
-from certmix.verification import check_votes
 from certmix.verification.falsify.falsify import attack_claims, falsify, read_claims, replay
-from certmix.verification.guarantee import parse_guarantee
+from certmix.verification.guarantees.guarantee import parse_guarantee
+from certmix.verification.proofs import check_votes
 from certmix.verification.request import FalsifyRequest, VerifyRequest
 from certmix.verification.verify import verify
 

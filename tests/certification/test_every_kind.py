@@ -21,7 +21,7 @@ from certmix.files import digest_of
 from certmix.models.spec import load_model
 from certmix.radii import SMOOTHINGS
 from certmix.sampling.law import noise_error
-from certmix.verification import check_population
+from certmix.verification.proofs import check_population
 
 SCALES = {"gaussian": 0.25, "laplace": 0.25, "uniform": 0.5, "ablation": 6, "splitting": 0.05, "bands": 2}
 ALPHA = 0.8

@@ -16,7 +16,7 @@ from certmix.certification.shards import merge
 from certmix.errors import ParameterError, RunError
 from certmix.runs.engine import Engine, EngineChoice
 from certmix.sampling import compiling
-from certmix.verification.guarantee import parse_guarantee
+from certmix.verification.guarantees.guarantee import parse_guarantee
 
 
 @pytest.fixture

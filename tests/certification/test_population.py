@@ -44,8 +44,8 @@ from certmix.radii.smoothings import norms_of
 from certmix.runs import read_run
 from certmix.runs.store import Store
 from certmix.sampling.law import noise_error
-from certmix.verification import check_population, check_proof
-from certmix.verification.guarantee import guarantee_text, parse_guarantee
+from certmix.verification.guarantees.guarantee import guarantee_text, parse_guarantee
+from certmix.verification.proofs import check_population, check_proof
 
 ASKED = Population(sigma=0.5, alpha=0.76, at_radius=0.5, samples=100)
 LEVEL = float(ndtr(1 + ndtri(1 / 1.52)))

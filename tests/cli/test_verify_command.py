@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certmix.verification.checks import CheckResult, Outcome
+from certmix.verification.guarantees.requirements import parse_requirement
 from certmix.verification.judge import Judgement
 from certmix.verification.outputs import FORMATS, SAMPLED_AGAIN, github, junit, markdown, text
-from certmix.verification.requirements import parse_requirement
 from certmix.verification.verify import Sampling, Verification
 
 GUARANTEE = """\

@@ -53,7 +53,7 @@ from certmix.training.recipes import make_recipe
 from certmix.types import Dataset
 from certmix.verification.falsify.attack import Attacked, Claim, Claims, Target
 from certmix.verification.falsify.falsify import Sampled, read_finding, replay, write_finding
-from certmix.verification.guarantee import read_guarantee
+from certmix.verification.guarantees.guarantee import read_guarantee
 from certmix.verification.request import FalsifyRequest
 from certmix.verification.stored import load as load_run
 

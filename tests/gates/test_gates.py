@@ -32,8 +32,8 @@ from certmix.runs.records import InputRecord, Records
 from certmix.sampling.ballots import LEVELS, Ballots, Behind, Cast, level_of
 from certmix.sampling.rows import ballots_of
 from certmix.verification import plain
-from certmix.verification.check_proof import fails
-from certmix.verification.proof import proof_of
+from certmix.verification.proofs.check_proof import fails
+from certmix.verification.proofs.proof import proof_of
 
 STEEP, SIGMA = 3.0, 0.5
 GATES = [k / LEVELS for k in range(LEVELS)]

@@ -41,7 +41,6 @@ from certmix.sampling import sampler as sampler_module
 from certmix.sampling.ballots import LEVELS, Ballots, Cast
 from certmix.sampling.rows import ballots_of
 from certmix.types import ConfidenceBounds
-from certmix.verification.check_proof import binomial
 from certmix.verification.checks import Outcome
 from certmix.verification.falsify.attack import Target
 from certmix.verification.falsify.falsify import (
@@ -52,6 +51,7 @@ from certmix.verification.falsify.falsify import (
     write_finding,
 )
 from certmix.verification.figures import write_proof
+from certmix.verification.proofs.check_proof import binomial
 from certmix.verification.rederive import rederive
 from certmix.verification.request import FalsifyRequest, VerifyRequest
 from certmix.verification.resample import measured, resample, sure_votes

@@ -28,7 +28,7 @@ from certmix.assurance.limits import LIMITS, limits_of, limits_table
 from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.files import digest_of
 from certmix.tables import render
-from certmix.verification.guarantee import guarantee_text
+from certmix.verification.guarantees.guarantee import guarantee_text
 from certmix.verification.proposing import propose
 
 pytestmark = pytest.mark.filterwarnings("ignore::certmix.errors.CertmixWarning")  # what a guarantee draws

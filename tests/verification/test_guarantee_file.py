@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from certmix.certification.request.proved import GivenConstant, Margin
 from certmix.certification.request.sampled import CertifyRequest
 from certmix.errors import ParameterError
-from certmix.verification.claim import Terms
-from certmix.verification.guarantee import (
+from certmix.verification.guarantees.claim import Terms
+from certmix.verification.guarantees.guarantee import (
     DataClaim,
     GroupClaim,
     Guarantee,
@@ -25,7 +25,7 @@ from certmix.verification.guarantee import (
     relative_claims,
     source_options,
 )
-from certmix.verification.requirements import Requirement
+from certmix.verification.guarantees.requirements import Requirement
 
 TEXT = """\
 version = 1

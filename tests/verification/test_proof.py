@@ -28,9 +28,9 @@ from certmix.runs import InputRecord
 from certmix.sampling.ballots import LEVELS, Ballots
 from certmix.sampling.schedule import looks
 from certmix.types import CertifiedRadii
-from certmix.verification import check_proof
-from certmix.verification.check_proof import FORMULAS, fails
-from certmix.verification.proof import formulas_of, proof_of
+from certmix.verification.proofs import check_proof
+from certmix.verification.proofs.check_proof import FORMULAS, fails
+from certmix.verification.proofs.proof import formulas_of, proof_of
 
 SCRIPT = Path(check_proof.__file__)
 CLASSES = 4

@@ -16,9 +16,9 @@ from scipy.stats import binom
 from certmix.bounds import clopper_pearson
 from certmix.errors import ParameterError
 from certmix.verification.checks import Outcome
-from certmix.verification.claim import Terms
+from certmix.verification.guarantees.claim import Terms
+from certmix.verification.guarantees.requirements import Requirement, parse_requirement
 from certmix.verification.judge import Figures, figure, judge, most_that_can_be_shown
-from certmix.verification.requirements import Requirement, parse_requirement
 
 HOLDS, FAILS, UNCHECKED = Outcome.HOLDS, Outcome.FAILS, Outcome.UNCHECKED
 

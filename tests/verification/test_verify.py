@@ -21,9 +21,9 @@ from certmix.errors import CertmixError, ModelError, ParameterError
 from certmix.models.spec import load_model, wrap_model
 from certmix.runs.settings import settings as settings_from
 from certmix.sampling.sampler import Sampler
-from certmix.verification.check_proof import fails
 from certmix.verification.checks import CheckResult, Outcome
-from certmix.verification.guarantee import guarantee_text, parse_guarantee, read_guarantee
+from certmix.verification.guarantees.guarantee import guarantee_text, parse_guarantee, read_guarantee
+from certmix.verification.proofs.check_proof import fails
 from certmix.verification.proposing import propose
 from certmix.verification.rederive import rederive
 from certmix.verification.request import VerifyRequest

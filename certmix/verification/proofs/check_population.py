@@ -14,7 +14,7 @@ from typing import Any
 from flint import arb, arb_poly, ctx, fmpq
 
 try:
-    from certmix.verification.check_proof import FORMULAS, noise_of
+    from certmix.verification.proofs.check_proof import FORMULAS, noise_of
 except ImportError:
     from check_proof import FORMULAS, noise_of  # type: ignore[no-redef]
 

@@ -1,7 +1,7 @@
 """The proof of a run: each published figure with the counts and inequalities that it rests on, as plain data.
 
-`certmix.verification.check_proof` decides the inequalities, `certmix.verification.check_votes` those of votes
-on all cases; they share no code with what made the figures.
+`check_proof.py` decides the inequalities, `check_votes.py` those of votes on all cases; they share no code
+with what made the figures.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from certmix.radii import CERTIFICATES, Smoothing
 from certmix.runs.records import Records, pieces
 from certmix.sampling.schedule import looks, share
 from certmix.types import CertifiedAccuracy, FloatArray, IntArray
-from certmix.verification.check_proof import CURVES, FORMULAS, NOISES
-from certmix.verification.check_votes import LEVELS
+from certmix.verification.proofs.check_proof import CURVES, FORMULAS, NOISES
+from certmix.verification.proofs.check_votes import LEVELS
 
 FORMAT, VOTES_FORMAT = "certmix-proof 2", "certmix-votes-proof 1"
 Claim = dict[str, Any]

@@ -12,8 +12,8 @@ from certmix.data.frames import TABLES, frame_of
 from certmix.errors import ParameterError
 from certmix.files import digest_of, read_file
 from certmix.types import Dataset
-from certmix.verification.guarantee import GroupClaim, Guarantee, beside, source_options
-from certmix.verification.requirements import CLASS, Requirement
+from certmix.verification.guarantees.guarantee import GroupClaim, Guarantee, beside, source_options
+from certmix.verification.guarantees.requirements import CLASS, Requirement
 
 Groups = Mapping[str, NDArray[np.str_]]
 """Of each group the name (N,) that each input of a data set has in it, in its order."""

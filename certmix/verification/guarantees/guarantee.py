@@ -29,8 +29,14 @@ from certmix.radii.counted import EXACT
 from certmix.runs.settings import Option, Settings, check_known, fields, settings
 from certmix.runs.sources import named_split
 from certmix.sampling.devices import AUTO, SAMPLED
-from certmix.verification.claim import Terms
-from certmix.verification.requirements import CLASS, POPULATION, Requirement, parse_requirement, written
+from certmix.verification.guarantees.claim import Terms
+from certmix.verification.guarantees.requirements import (
+    CLASS,
+    POPULATION,
+    Requirement,
+    parse_requirement,
+    written,
+)
 
 VERSION = 1
 LONGEST_TEXT, LONGEST_NAME, LARGEST_FILE, LARGEST_NUMBER = 2000, 200, 1 << 20, 10**12

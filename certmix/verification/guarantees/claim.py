@@ -17,7 +17,7 @@ from certmix.runs.settings import Count, Option, Settings, Share
 from certmix.tables.words import PATCH
 from certmix.text import plain_decimal
 from certmix.types import Dataset
-from certmix.verification.requirements import SIDES, Requirement
+from certmix.verification.guarantees.requirements import SIDES, Requirement
 
 JOINT = {
     "split": "all lower bounds hold together",

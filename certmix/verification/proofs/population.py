@@ -31,11 +31,11 @@ from certmix.sampling import Draw, Sampler
 from certmix.sampling.law import noise_error
 from certmix.text import floor_digits
 from certmix.types import Dataset, IntArray
-from certmix.verification.check_population import fails
 from certmix.verification.checks import SAMPLED_AGAIN, CheckResult, Faults, Outcome, judged, unchecked
-from certmix.verification.proof import noise_of
+from certmix.verification.guarantees.requirements import Requirement, written
+from certmix.verification.proofs.check_population import fails
+from certmix.verification.proofs.proof import noise_of
 from certmix.verification.request import VerifyRequest
-from certmix.verification.requirements import Requirement, written
 from certmix.verification.stored import Run, is_whole, other_noise
 
 DRAWS, CLAIM = "draws", "claim"
@@ -163,7 +163,7 @@ def proof_of(run: Run, request: Population) -> tuple[Claim, dict[str, Any]]:
 
 
 def write_proof(run: Run, request: Population, path: Path) -> CheckResult:
-    """Write the proof of a claim, for `certmix.verification.check_population` to check by itself."""
+    """Write the proof of a claim, for `certmix.verification.proofs.check_population` to check by itself."""
     claim, proof = proof_of(run, request)
     write_atomically(path, json.dumps(proof, separators=(",", ":")).encode())
     told = (

@@ -1,0 +1,1 @@
+"""What a person demands of a classifier: guarantee files and what they claim."""

@@ -1,0 +1,1 @@
+"""Proofs as plain data, and scripts that check them without certmix."""
