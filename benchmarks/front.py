@@ -33,10 +33,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from certmix.certification.compare import paired_shares
+from certmix.certification.analysis.compare import paired_shares
+from certmix.certification.analysis.trade_off import Mixable, read_mixable
 from certmix.certification.fronts import margins_at, needed
 from certmix.certification.publish import unfinished
-from certmix.certification.trade_off import Mixable, read_mixable
 from certmix.certification.tuned import TuneRequest
 from certmix.errors import CertmixError, ParameterError
 from certmix.models.temperature import answer_of, mix_shares, sharpened

@@ -400,7 +400,7 @@ def recertify(
         As for `certmix.certify` (certificates, bound, failure_probability, radii, gate,
         standard_temperature, tuned); None is the run's own.
     """
-    from certmix.certification.best import of_all
+    from certmix.certification.analysis.best import of_all
 
     given, read = _given(recertify, options), _sources(sources, sigma)
     how = {"alpha": alpha, "as_printed": as_printed, "assume_selected": assume_selected, "rows": rows}
@@ -428,8 +428,8 @@ def trade_off(
     `standard_accuracy` is assumed of g where a file knows nothing of it.  The rest is as for
     `certmix.recertify`.
     """
-    from certmix.certification.trade_off import read_mixable
-    from certmix.certification.trade_off import trade_off as run
+    from certmix.certification.analysis.trade_off import read_mixable
+    from certmix.certification.analysis.trade_off import trade_off as run
 
     given = _given(trade_off, options)
     given |= {"as_printed": as_printed, "assume_selected": assume_selected}

@@ -250,8 +250,8 @@ def plan(
     ones, simulated with the stopping rule on inputs like those of a run, of a
     published log, or of a scenario. All assumptions are printed.
     """
-    from certmix.certification.plan import plan, plan_cases, truth_of
-    from certmix.certification.plan import scenario as inputs_of
+    from certmix.certification.analysis.plan import plan, plan_cases, truth_of
+    from certmix.certification.analysis.plan import scenario as inputs_of
     from certmix.certification.stored import Reading, is_enumerated
 
     work: dict[str, Any] = {"inputs": inputs, "throughput": throughput, "workers": workers}

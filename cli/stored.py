@@ -93,7 +93,7 @@ def recertify(sources: tuple[str, ...], **options: Any) -> int:
     SOURCE is a run folder, a published log (idx label predict radius correct
     time) or a file of class counts (no header; counts, then the label).
     """
-    from certmix.certification.best import of_all
+    from certmix.certification.analysis.best import of_all
 
     format_, details = options.pop("format_"), options.pop("details")
     read = of_each(sources, options.pop("sigmas"))
@@ -168,7 +168,7 @@ def trade_off(sources: tuple[str, ...], plot: str, format_: str, details: bool, 
     SOURCE is a run folder (which knows g's predictions), a published log or a
     file of class counts. Several, as a rule of several sigma, share one figure.
     """
-    from certmix.certification.trade_off import read_mixable, trade_off
+    from certmix.certification.analysis.trade_off import read_mixable, trade_off
 
     sigmas = options.pop("sigmas")
     how = {name: options.pop(name) for name in ("at_radius", "certificates", "match_clean_accuracy")}
@@ -210,7 +210,7 @@ def compare(
     that both have, their clean and certified accuracies and mean radii are
     compared on the inputs that both have, in pairs.
     """
-    from certmix.certification.compare import compare
+    from certmix.certification.analysis.compare import compare
     from certmix.tables import print_table
 
     print_table(compare(first, second, certificate=certificate, radii=radii), format_, details=details)
@@ -246,7 +246,7 @@ def audit(sources: tuple[str, ...], format_: str, **options: Any) -> int:
     SOURCE is a published log (idx label predict radius correct time), a file
     of class counts, or a run folder. Each finding ends with what to do.
     """
-    from certmix.certification.audit import audit
+    from certmix.certification.analysis.audit import audit
 
     if all(Path(source).is_dir() for source in sources):
         of_files = ["sigmas", "samples", "failure_probability", "radii", "rows"]

@@ -16,8 +16,8 @@ from torch import nn
 
 from certmix.bounds import BOUNDS
 from certmix.certification import publish
+from certmix.certification.analysis.published import differences
 from certmix.certification.describe import PLOTTER, dimension_of, study_of
-from certmix.certification.published import differences
 from certmix.certification.request.population import Population
 from certmix.certification.request.proved import ROBUST, Enumerated
 from certmix.certification.request.sampled import CertifyRequest

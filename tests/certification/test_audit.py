@@ -11,7 +11,13 @@ import pytest
 from forged import edit_record, records
 
 from certmix.bounds import bound_counts, clopper_pearson
-from certmix.certification.audit import Audit, audit, ceiling, failure_probability_at, find_saturation
+from certmix.certification.analysis.audit import (
+    Audit,
+    audit,
+    ceiling,
+    failure_probability_at,
+    find_saturation,
+)
 from certmix.errors import ParameterError
 from certmix.radii import exact_radius
 from certmix.runs.logs import HEADER, read_log, write_log

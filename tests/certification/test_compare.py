@@ -9,7 +9,7 @@ import pytest
 from forged import certified, sources
 from scipy.stats import binomtest
 
-from certmix.certification.compare import compare, paired_means, paired_shares
+from certmix.certification.analysis.compare import compare, paired_means, paired_shares
 from certmix.certification.evaluate import mean_interval
 from certmix.certification.publish import show
 from certmix.errors import ParameterError

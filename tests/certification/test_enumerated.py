@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch import nn
 
+from certmix.certification.analysis.trade_off import trade_off
 from certmix.certification.request.proved import Enumerated
 from certmix.certification.request.reading import request_of
 from certmix.certification.request.shard import Shard
 from certmix.certification.run import run_certify
 from certmix.certification.shards import merge
 from certmix.certification.stored import recertify
-from certmix.certification.trade_off import trade_off
 from certmix.errors import CertmixError, DataError, ModelError, ParameterError, RunError
 from certmix.files import digest_of
 from certmix.radii.counted import EXACT, THEOREM, Counted, votes_ahead

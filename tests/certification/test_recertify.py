@@ -15,8 +15,8 @@ from scipy.stats import norm
 
 import certmix
 from certmix.bounds import BOUNDS, clopper_pearson
-from certmix.certification.audit import audit
-from certmix.certification.best import best
+from certmix.certification.analysis.audit import audit
+from certmix.certification.analysis.best import best
 from certmix.certification.evaluate import bound_records
 from certmix.certification.stored import NOT_CHECKED, Reading, open_run, read_stored, recertify
 from certmix.errors import ParameterError

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from certmix.certification.analysis.trade_off import ALPHAS, read_mixable, trade_off
 from certmix.certification.stored import recertify
-from certmix.certification.trade_off import ALPHAS, read_mixable, trade_off
 from certmix.errors import CertmixError, ParameterError
 from certmix.radii import CERTIFICATES
 from certmix.runs.logs import HEADER, write_log
@@ -43,7 +43,7 @@ def log(tmp_path: Path) -> Path:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some alphas, where it does not matter that there are 101."""
-    monkeypatch.setattr("certmix.certification.trade_off.ALPHAS", (0.5, 0.76, 0.9, 1.0))
+    monkeypatch.setattr("certmix.certification.analysis.trade_off.ALPHAS", (0.5, 0.76, 0.9, 1.0))
 
 
 def certified(sweep, alpha: float) -> list:

@@ -404,7 +404,7 @@ def observe(command, begun, held, monkeypatch):
         told: list[str] = []
         code, err = -1, ""
         with monkeypatch.context() as patch:
-            patch.setattr("certmix.certification.trade_off.ALPHAS", (0.5, 0.76, 0.8, 1.0))
+            patch.setattr("certmix.certification.analysis.trade_off.ALPHAS", (0.5, 0.76, 0.8, 1.0))
             for target in OBSERVED[name]:
                 module, _, function = target.rpartition(".")
                 patch.setattr(import_module(module), function, recorder(function, told))

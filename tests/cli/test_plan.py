@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from certmix.certification.plan import MODEL_SECONDS, SCENARIOS, Truth, plan, scenario, truth_of
+from certmix.certification.analysis.plan import MODEL_SECONDS, SCENARIOS, Truth, plan, scenario, truth_of
 from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.stored import Reading
 

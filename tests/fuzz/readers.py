@@ -26,7 +26,7 @@ from torch import nn
 
 from certmix.bounds.statistics import start, update
 from certmix.certification import reproduce
-from certmix.certification.audit import audit
+from certmix.certification.analysis.audit import audit
 from certmix.certification.publish import show
 from certmix.certification.shards import Part, agree, merge, read_part
 from certmix.certification.stored import open_run, recertify

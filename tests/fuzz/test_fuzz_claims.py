@@ -20,7 +20,7 @@ import torch
 from fuzz.harness import accepted, judged, lay, little_memory, refused
 from fuzz.readers import GUARANTEE, READERS, STATE, checkpoint, picture, resume, run, saved, trained
 
-from certmix.certification.audit import audit
+from certmix.certification.analysis.audit import audit
 
 # fields of JSON
 

@@ -21,10 +21,10 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binom, multinomial
 
 from certmix.bounds import bound_counts
+from certmix.certification.analysis.trade_off import read_mixable
 from certmix.certification.evaluate import bound_records, evaluate
 from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.stored import recertify
-from certmix.certification.trade_off import read_mixable
 from certmix.errors import CertmixError, ParameterError, RunError
 from certmix.models.temperature import sharpened
 from certmix.radii import exact_radius

@@ -26,12 +26,12 @@ import certmix.bounds
 from certmix.bounds import BOUNDS, bound_counts
 from certmix.bounds.bound import allow_for_noise
 from certmix.bounds.clopper_pearson import TWO_SIDED
-from certmix.certification.audit import audit
+from certmix.certification.analysis.audit import audit
+from certmix.certification.analysis.trade_off import read_mixable
 from certmix.certification.evaluate import evaluate, outcomes_of
 from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.shards import merge
 from certmix.certification.stored import recertify
-from certmix.certification.trade_off import read_mixable
 from certmix.errors import CertmixError, ModelError, ParameterError, RunError
 from certmix.runs import Store
 from certmix.runs.records import Records

@@ -12,7 +12,7 @@ import pytest
 from forged import copied, edit_json
 
 from certmix.certification import publish
-from certmix.certification.published import differences
+from certmix.certification.analysis.published import differences
 from certmix.runs import read_run
 from certmix.verification.checks import CheckResult, Outcome
 from certmix.verification.rederive import PUBLISHED, check_published

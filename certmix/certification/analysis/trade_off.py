@@ -308,7 +308,7 @@ def trade_off(
     Parameters
     ----------
     sources
-        Run folders, or what `certmix.certification.trade_off.read_mixable` makes of logs and class
+        Run folders, or what `certmix.certification.analysis.trade_off.read_mixable` makes of logs and class
         counts, which do not know their noise level; as a rule of several noise levels.
     at_radius
         The radius of the certified accuracy; 0 stands for any radius > 0.

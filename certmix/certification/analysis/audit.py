@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import log_ndtr, ndtri
 
+from certmix.certification.analysis.published import differences
 from certmix.certification.evaluate import ceilings
 from certmix.certification.publish import derive, opened, texts_in
-from certmix.certification.published import differences
 from certmix.certification.request.parts import DEFAULT_RADII
 from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.stored import LOG, MOST_SIGMAS, ONE_SIDED, known_of, named, read_sampled
