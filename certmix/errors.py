@@ -79,6 +79,11 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def brief(value: object, most: int = 200) -> str:
+    """Return what a value says in one line, of at most so many characters."""
+    return " ".join(str(value).split())[:most]
+
+
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
     """Refuse a value that is none of those known."""
     if value not in known:
@@ -87,8 +92,8 @@ def check_choice(name: str, value: str, known: Iterable[str]) -> None:
 
 def describe(error: BaseException) -> str:
     """Return an exception's type and message in one line of at most 300 characters."""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__
+    message = brief(error, 300)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def install(extra: str) -> str:

@@ -29,7 +29,7 @@ from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.request.shard import Shard
 from certmix.certification.stored import LOG, data_of, inputs_of, named, planned_inputs
 from certmix.data.scales import about_scale
-from certmix.errors import CertmixError, RunError
+from certmix.errors import CertmixError, RunError, brief
 from certmix.files import write_atomically
 from certmix.runs import Run, Store, read_run
 from certmix.runs.folder import DATABASE, DESCRIPTION, command_of
@@ -223,7 +223,7 @@ def opened(folder: Path, described: dict[str, Any]) -> Iterator[tuple[Request, S
     except CertmixError:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        told = " ".join(str(error).split())[:200]
+        told = brief(error)
         raise RunError(
             f"{folder}/{DESCRIPTION} does not say what was asked for ({told}): repeat its command, or "
             "name another run"

@@ -24,7 +24,7 @@ from certmix.certification.stored import (
     remember_planned,
     request_of,
 )
-from certmix.errors import ParameterError, RunError
+from certmix.errors import ParameterError, RunError, brief
 from certmix.runs import Identity, Run, Store, StudyIdentity, default_folder, read_run
 from certmix.runs.behaviour import logits_key, same_logits
 from certmix.runs.folder import CERTIFY, DATABASE
@@ -101,7 +101,7 @@ def read_part(folder: Path) -> Part:
                 raise ValueError(f"{len(planned)} inputs of {shard.of} shards")
         except ValueError as error:
             raise RunError(
-                f"{folder} does not say which inputs were asked for ({str(error)[:100]}): repeat its command"
+                f"{folder} does not say which inputs were asked for ({brief(error, 100)}): repeat its command"
             ) from None
         opened.pop_all()
     return Part(folder, description, request, shard, store, planned)
@@ -170,8 +170,9 @@ def merge(
         for what in ("versions", "device_name", "batch_size", "compiled"):
             found = {str(part.description.get(what)) for part in parts}
             if len(found) > 1:
+                told = brief(" and ".join(sorted(found)), 300)
                 say(
-                    f"shards differ in {what.replace('_', ' ')} ({' and '.join(sorted(found))[:300]}): the "
+                    f"shards differ in {what.replace('_', ' ')} ({told}): the "
                     "merged run is valid, but one machine alone may count a few votes otherwise"
                 )
         first = parts[0]
@@ -258,7 +259,11 @@ def _facts(parts: Sequence[Part]) -> dict[str, str]:
     for key in (*SETTLED, "fixed_samples"):
         values = {value for part in parts if (value := part.store.get(key)) is not None}
         if len(values) > 1:
-            raise RunError(f"the shards began with different values of {key} ({', '.join(sorted(values))})")
+            told = " and ".join(sorted(brief(value, 60) for value in values))
+            raise RunError(
+                f"the shards began with different {key}, {told}: leave one of them out, or do its shard again "
+                "with --fresh"
+            )
         if values:
             found[key] = values.pop()
     for role, model in parts[0].description["models"].items():

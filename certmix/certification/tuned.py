@@ -15,7 +15,7 @@ from msgspec import Meta
 from certmix.certification.request.parts import Sampled, checked_gate
 from certmix.certification.request.sampled import NO_ROW, CertifyRequest
 from certmix.data import load
-from certmix.errors import CertmixError, ParameterError, RunError
+from certmix.errors import CertmixError, ParameterError, RunError, brief
 from certmix.files import TEXT, digest_of, read_file
 from certmix.models.checks import is_trained_for
 from certmix.radii import check_alpha
@@ -113,7 +113,7 @@ def read_tuned(path: str | Path) -> Tuned:
     try:
         return msgspec.convert(tomllib.loads(read_file(Path(path), TEXT).decode()), Tuned)
     except (CertmixError, OSError, ValueError) as error:  # also what msgspec and tomllib raise
-        told = " ".join(str(error).split())[:150]
+        told = brief(error, 150)
         raise RunError(
             f"{path} is no file of certmix tune ({told}): name one, or give TAU,T,ALPHA or none"
         ) from None

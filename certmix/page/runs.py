@@ -16,7 +16,7 @@ from certmix.certification.request.population import Population
 from certmix.certification.request.reading import KINDS
 from certmix.certification.request.sampled import GOALS
 from certmix.certification.stored import named
-from certmix.errors import ParameterError, RunError
+from certmix.errors import ParameterError, RunError, brief
 from certmix.files import read_file
 from certmix.page.gallery import Inputs, gallery
 from certmix.runs import InputRecord, read_run
@@ -133,7 +133,7 @@ def read_page_run(folder: Path, inputs: int) -> Run:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, ParameterError):
             raise
-        told = f"{folder}/run.json cannot be used ({type(error).__name__} {str(error)[:200]})"
+        told = f"{folder}/run.json cannot be used ({type(error).__name__} {brief(error)})"
         raise RunError(f"{told}: only a run that began can be shown; run the command again") from None
 
 

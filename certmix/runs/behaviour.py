@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from certmix.data import spread, stack
-from certmix.errors import ModelError, RunError
+from certmix.errors import ModelError, RunError, brief
 from certmix.files import parse_json
 from certmix.runs import Store, read_run
 from certmix.sampling.devices import full_float32
@@ -94,7 +94,7 @@ def parse(text: str) -> tuple[FloatArray, dict[str, Any]]:
         if told["precision"] not in CLOSE or not (sigma is None or 0 < sigma < math.inf) or not logits.size:
             raise ValueError("a value out of range")
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
-        found = " ".join(str(error).split())[:80]
+        found = brief(error, 80)
         raise RunError(f"the stored logits of a model are damaged ({found}): restore the run") from None
     return logits.astype(np.float64), told
 

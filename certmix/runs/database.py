@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from certmix.errors import RunError
+from certmix.errors import RunError, brief
 from certmix.files import open_file, refuse_special
 from certmix.runs.records import places_of
 from certmix.runs.vectors import Kept, Row, packed_vector, unpacked
@@ -409,5 +409,5 @@ class Database:
             ) from None
 
     def _unreadable(self, reason: str) -> RunError:
-        told = " ".join(reason.split())[:200]
+        told = brief(reason)
         return RunError(f"{self._path}: not a readable run database ({told}): {self._remedy}")

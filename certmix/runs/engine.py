@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from msgspec import Meta
 
 from certmix import guard
-from certmix.errors import ModelError, ParameterError, RunError
+from certmix.errors import ModelError, ParameterError, RunError, brief
 from certmix.memory import keep_freed_memory
 from certmix.runs.settings import Count, Option, Settings
 from certmix.signals import postponed
@@ -186,7 +186,7 @@ class Engine:
                 payload = pickle.dumps(work.elsewhere())
             except Exception as error:  # pickling runs code of the objects
                 raise ParameterError(
-                    f"data or models given as objects cannot be sent to workers ({_short(error)}): name them "
+                    f"data or models given as objects cannot be sent to workers ({brief(error)}): name them "
                     "instead (a path, file.py:factory), define their classes at the top of a module, or use "
                     "1 worker"
                 ) from None
@@ -266,13 +266,9 @@ def _script_runs_again() -> bool:
 
 def _lost(error: Exception) -> RunError:
     return RunError(
-        f"the executor cannot take tasks any more ({_short(error)}): make a new one; what is done is kept: "
+        f"the executor cannot take tasks any more ({brief(error)}): make a new one; what is done is kept: "
         "repeat to go on"
     )
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -306,7 +302,7 @@ def _opened(payload: bytes, device: str) -> Handler:
         work: Open = pickle.loads(payload)
     except (AttributeError, ImportError) as error:
         raise ModelError(
-            f"a worker cannot load the data or models given as objects ({_short(error)}): name them instead "
+            f"a worker cannot load the data or models given as objects ({brief(error)}): name them instead "
             "(a path, file.py:factory), define their classes in an importable module, or use 1 worker"
         ) from None
     return work(device)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from certmix.errors import DataError, ModelError, ParameterError, RunError
+from certmix.errors import DataError, ModelError, ParameterError, RunError, brief
 from certmix.files import digest_of, parse_json, read_file, write_atomically
 from certmix.models.composed import paths_changed
 from certmix.runs.locking import HELD, LOCK, Lock
@@ -112,7 +112,7 @@ def _differences(stored: dict[str, Any], own: dict[str, Any], names: tuple[str, 
     found = []
     for part in own:
         if part not in names and stored.get(part) != own[part]:
-            texts = (" ".join(str(value).split()) for value in (stored.get(part), own[part]))
+            texts = (brief(value) for value in (stored.get(part), own[part]))
             there, asked = (text[:12] + "..." if len(text) >= 64 else text for text in texts)
             found.append(f"{part} is {there} there, {asked} asked")
     return found

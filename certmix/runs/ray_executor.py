@@ -8,7 +8,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future
 from types import ModuleType
 from typing import Any
 
-from certmix.errors import ParameterError, RunError, install
+from certmix.errors import ParameterError, RunError, brief, install
 from certmix.memory import keep_freed_memory
 from certmix.signals import kept
 
@@ -61,7 +61,7 @@ class RayExecutor(Executor):
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise RunError(
                     f"no connection to Ray at {address or 'this machine'} "
-                    f"({' '.join(str(error).split())[:200]}): check --ray-address, or use --engine local"
+                    f"({brief(error)}): check --ray-address, or use --engine local"
                 ) from None
         self._kind = self._ray.remote(_Actor).options(num_cpus=1, num_gpus=gpus, max_restarts=0)
         self._actors: set[Any] = set()
@@ -86,7 +86,7 @@ class RayExecutor(Executor):
                 result, error = told.result()
             except self._ray.exceptions.RayError as death:
                 self._actors.discard(actor)
-                answer.set_exception(BrokenExecutor(" ".join(str(death).split())[:200]))
+                answer.set_exception(BrokenExecutor(brief(death)))
                 return
             self._idle.append(actor)
             if error is None:

@@ -15,7 +15,7 @@ import msgspec
 from certmix import guard
 from certmix.data import DATASETS, dataset_of, parse_input_range, scaled, stack
 from certmix.data.scales import SPREAD, parse_feature_scale
-from certmix.errors import DataError, ModelError, ParameterError, RunError
+from certmix.errors import DataError, ModelError, ParameterError, RunError, brief
 from certmix.models.composed import at_sigma, denoised_spec
 from certmix.models.kinds import OBJECT, OUTPUTS, is_factory, is_model
 from certmix.radii.smoothings import Smoothing
@@ -242,7 +242,7 @@ class Sources(Settings, frozen=True):
         if "split" in known:
             known["split"] = named_split(known["split"])
         if objects:
-            named = " ".join(str(objects).split())[:80].strip("[]")
+            named = brief(objects, 80).strip("[]")
             raise RunError(
                 f"the run was made from Python objects ({named}): hand these over again in Python, as to "
                 "certmix.verify(run, models, data), or make a run of named ones, such as m.py:net and d.npz"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from certmix.certification.describe import description
 from certmix.data import spread, stack
 from certmix.data.scales import refuse_scale
-from certmix.errors import DataError, Interrupted, ModelError, RunError, warn
+from certmix.errors import DataError, Interrupted, ModelError, RunError, brief, warn
 from certmix.files import parse_json, write_atomically
 from certmix.models.checks import chance_warning
 from certmix.models.mixture import MixedClassifier
@@ -252,7 +252,7 @@ def stored_numbers(folder: Path, study: str | None = None) -> Iterator[Numbers]:
                 raise ValueError(f"{len(numbers.indices)} inputs and {len(numbers.labels)} labels")
             yield numbers
         except (AttributeError, LookupError, TypeError, ValueError, msgspec.ValidationError) as error:
-            told = " ".join(str(error).split())[:100]
+            told = brief(error, 100)
             raise RunError(f"{folder} is damaged ({told}): repeat its command with --fresh") from None
 
 

@@ -21,7 +21,7 @@ from certmix.certification.request.population import Population
 from certmix.certification.request.proved import DeterministicRequest, needed_cells, standard_logits
 from certmix.certification.request.reading import KINDS
 from certmix.certification.request.sampled import CertifyRequest
-from certmix.errors import CertmixError, RunError
+from certmix.errors import CertmixError, RunError, brief
 from certmix.models.spec import LoadedModel, load_model, wrap_model
 from certmix.radii import SMOOTHINGS
 from certmix.runs import InputRecord, Store, read_run
@@ -104,7 +104,7 @@ def load(folder: Path | Run) -> Run:
     try:
         request = settings(kind, description["request"])
     except (CertmixError, LookupError, TypeError, ValueError) as error:
-        wrong = " ".join(str(error).split())
+        wrong = brief(error)
         raise RunError(f"{folder}/run.json holds no valid request ({wrong}): restore it") from None
     run = Run(folder, description, request, len(description["data"]["class_names"]))
     checksum = run.standard_checksum
@@ -120,7 +120,7 @@ def load(folder: Path | Run) -> Run:
             return replace(run, cells=cells, standard=cells.get(standard_logits(str(checksum)), {}))
         fixed = meta.get("fixed_samples")
         if fixed is not None and not (fixed.isdecimal() and 0 < len(fixed) < 19):
-            raise RunError(f"{folder}: fixed_samples = {fixed!r} in the database: restore it")
+            raise RunError(f"{folder}: fixed_samples = {fixed!r:.60} in the database: restore it")
         standard = {} if checksum is None else store.standard(checksum)
         return replace(run, records=store.records(ballots=True), standard=standard, meta=meta)
 

@@ -87,6 +87,14 @@ def test_a_shard_may_come_twice_if_it_says_the_same(command, shards):
     assert "hold different counts of input 3" in done.err
 
 
+def test_shards_that_began_with_other_values_are_told_in_one_short_line(command, shards):
+    sql(shards[1], "UPDATE facts SET value = ? WHERE key = 'gates'", f"[{'9' * 5000}]")
+    done = command("merge", *shards, "--output", "run")
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert "the shards began with different gates, 0 and [999" in done.err
+    assert len(done.err) < 250
+
+
 @pytest.mark.parametrize(
     "change, text",
     [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from certmix.errors import ModelError, ParameterError
+from certmix.errors import ModelError, ParameterError, brief
 from certmix.files import BULK, TEXT, digest_of, parse_json, read_file, write_atomically
 from certmix.radii.smoothings import GAUSSIAN, SMOOTHINGS, Smoothing
 
@@ -114,7 +114,7 @@ def zoo_card(name: str, folder: Path = ZOO_FOLDER) -> Card:
         json.dumps(plain, ensure_ascii=False).encode()  # text that cannot be printed
         return msgspec.convert(plain, Card)
     except (ValueError, msgspec.ValidationError) as error:
-        told = " ".join(str(error).split())[:200]
+        told = brief(error)
         raise ModelError(f"{path} is no card ({told}): name a card that certmix wrote") from None
 
 
@@ -138,7 +138,7 @@ def load_zoo(name: str, folder: Path = ZOO_FOLDER, *, fold: bool = True) -> nn.M
     try:
         state = load(data)
     except Exception as error:
-        told = " ".join(str(error).split())[:200]
+        told = brief(error)
         raise ModelError(f"{path} is no safetensors file ({told}): train again") from None
     model = _build(card, state)
     return (fold_batch_norm(model) if fold else model).eval()

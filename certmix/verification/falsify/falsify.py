@@ -33,7 +33,7 @@ from certmix.certification.request.population import Population
 from certmix.certification.request.proved import ROBUST, Enumerated, margin_cell
 from certmix.certification.request.sampled import CertifyRequest
 from certmix.data import spread
-from certmix.errors import DataError, ParameterError, RunError
+from certmix.errors import DataError, ParameterError, RunError, brief
 from certmix.files import digest_of, open_file, parse_json, read_arrays, read_file, write_atomically
 from certmix.runs.behaviour import hold_original
 from certmix.runs.cells import Progress
@@ -434,7 +434,7 @@ def read_finding(path: str | Path) -> tuple[Path, NDArray[np.float32], Said]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:200]
+    return brief(str(error) or type(error).__name__)
 
 
 @dataclass(frozen=True)
