@@ -261,8 +261,8 @@ def _facts(parts: Sequence[Part]) -> dict[str, str]:
         if len(values) > 1:
             told = " and ".join(sorted(brief(value, 60) for value in values))
             raise RunError(
-                f"the shards began with different {key}, {told}: leave one of them out, or do its shard again "
-                "with --fresh"
+                f"the shards began with different {key}, {told}: leave one of them out, or do its shard "
+                "again with --fresh"
             )
         if values:
             found[key] = values.pop()
