@@ -266,11 +266,11 @@ def _values_remedy(model: Callable[[Tensor], Any], inputs: Tensor, failure: Base
         return "a model must not end the program; remove the call of sys.exit"
     if not isinstance(failure, Exception):
         return "it is meant for another program than this; let the model raise no such thing"
-    if not inputs.is_floating_point() or not inputs.numel():
+    if guard.lacks_memory(failure) or not inputs.is_floating_point() or not inputs.numel():
         return ""
     low, high = (float(value.detach()) for value in inputs.aminmax())
-    if (low >= 0 and high <= 1) or not _works(model, inputs.clamp(0, 1)):
-        return ""
+    if (low >= 0 and high <= 1) or not _works(model, inputs.clamp(0, 1)) or _works(model, inputs):
+        return ""  # the last of those that fail once and no more
     return (
         f"it takes inputs in [0, 1] and refuses others, as noise makes them (here {low:.3g} to {high:.3g}): "
         "remove its check of the range, or let it begin with x = x.clamp(0, 1)"

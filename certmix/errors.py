@@ -54,7 +54,7 @@ class Interrupted(KeyboardInterrupt):
 
 def warn(message: str) -> None:
     """Warn whoever called certmix: of the frames on the stack, the innermost that is not of certmix."""
-    frame, level, own = sys._getframe(), 1, ("certmix", "contextlib")
+    frame, level, own = sys._getframe(), 1, ("certmix", "contextlib", "functools", "numba")
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in own:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, CertmixWarning, stacklevel=level)

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, TextIO, TypeVar
 
+from certmix import signals
 from certmix.errors import CertmixError, Interrupted, ModelError, describe
 from certmix.streams import lossy
 
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 _KEPT: list[TextIO] = []
 """The stream of what a command prints, while it is not ``sys.stdout``."""
+_BEGAN: list[str] = []
+"""The folder in which a command began."""
 
 
 def stdout() -> TextIO:
@@ -56,9 +59,12 @@ def kept_stdout() -> Iterator[None]:
         own = lossy(descriptor, before)
         sys.stdout = own
     _KEPT.append(sys.stdout)
+    with suppress(OSError):
+        _BEGAN.append(os.getcwd())
     try:
         yield
     finally:
+        _BEGAN.clear()
         sys.stdout = _KEPT.pop()
         if descriptor is not None:
             sys.stdout.flush()
@@ -74,6 +80,13 @@ _LAST: list[Callable[[str], None]] = []
 """What is to be done before the process ends because of it."""
 
 
+def _return() -> None:
+    """Go back to the folder where the command began: paths are seen from there."""
+    with suppress(OSError):
+        if _BEGAN and os.getcwd() != _BEGAN[-1]:
+            os.chdir(_BEGAN[-1])
+
+
 @contextmanager
 def foreign(name: str) -> Iterator[None]:
     """Run code that others wrote; `name` says of what a message tells that it hangs."""
@@ -83,12 +96,14 @@ def foreign(name: str) -> Iterator[None]:
     around = _RUNNING.get(thread)
     _RUNNING[thread] = name, time.monotonic()
     try:
-        yield
+        with signals.unswallowed():
+            yield
     finally:
         if around is None:
             del _RUNNING[thread]
         else:
             _RUNNING[thread] = around[0], time.monotonic()
+        _return()
 
 
 @contextmanager
@@ -205,6 +220,22 @@ def within(seconds: float | None, work: Callable[[], T]) -> T:
         _LIMIT.remove(seconds)
 
 
+def end_within(seconds: float, code: int) -> None:
+    """End this process with an exit code, by force if it does not end by itself.
+
+    Threads of a model, and what it wants done at the end, may keep it for ever.
+    """
+
+    def end() -> None:
+        time.sleep(seconds)
+        told = f"the process still runs {seconds:g} s after the command ended, in code of others: it is ended"
+        with suppress(OSError, ValueError):
+            print(f"Warning: {told}", file=sys.stderr, flush=True)
+        os._exit(code)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
 # What its exceptions mean.
 
 
@@ -216,8 +247,7 @@ def keep_interrupt(error: BaseException) -> None:
     if not isinstance(error, KeyboardInterrupt):
         return
     places = [(frame, at.tb_lasti) for at in _chain(error) for frame in [at.tb_frame.f_code]]
-    signals = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
-    handlers = {getattr(signal.getsignal(one), "__code__", None) for one in signals if one is not None}
+    handlers = {getattr(signal.getsignal(one), "__code__", None) for one in signals.ENDING}
     if isinstance(error, Interrupted) or not places or any(code in handlers for code, _ in places):
         raise error
     code, at = places[-1]

@@ -2,9 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache, cached_property
 from typing import Any
+
+from certmix.errors import brief, warn
+
+
+@cache
+def numba() -> Any:
+    """Return numba, which has read no ``.numba_config.yaml``.
+
+    One in the current folder could name where compiled code is loaded from, which are pickles.
+    """
+    if "numba" in sys.modules:
+        import numba
+
+        return numba
+    known = sys.modules.get("yaml")
+    sys.modules["yaml"] = None  # type: ignore[assignment]  # without it numba reads no such file
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "A Numba config file is found")
+            import numba
+            from numba.core import config
+    finally:
+        del sys.modules["yaml"]
+        if known is not None:
+            sys.modules["yaml"] = known
+    config._config_fname = ""  # it looks again whenever it compiles
+    return numba
+
+
+@cache
+def _caches() -> Any:
+    """Return the class of numba's caches of machine code, of which none ends a command."""
+    from numba.core.caching import FunctionCache
+
+    class Cache(FunctionCache):  # type: ignore[misc]
+        @contextmanager
+        def _guard_against_spurious_io_errors(self) -> Iterator[None]:
+            try:
+                yield
+            except OSError as error:
+                _compile_again(brief(error))
+            except Exception:  # files that were cut off raise errors of many kinds
+                with suppress(Exception):
+                    self.flush()  # compiled again, and kept in their place
+
+    return Cache
+
+
+@cache
+def _compile_again(reason: str) -> None:
+    """Say, once of each reason, that every process will compile."""
+    warn(
+        f"compiled code cannot be kept ({reason}): every command will compile it again, for some seconds; "
+        "set NUMBA_CACHE_DIR to a folder that can be written"
+    )
+
+
+def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function as `numba.njit` does, without Python's lock; keep what is compiled if possible."""
+
+    def compiled(plain: Callable[..., Any]) -> Any:
+        made = numba().njit(nogil=True, **options)(plain)
+        try:
+            made._cache = _caches()(plain)
+        except (OSError, RuntimeError):
+            _compile_again("no folder for it can be written")
+        return made
+
+    return compiled
 
 
 class Kernel:
@@ -17,13 +89,11 @@ class Kernel:
     @cached_property
     def compiled(self) -> Any:
         """The compiled function, whose module then holds the compiled ones that it calls."""
-        import numba
-
         names = self.plain.__globals__
         for name in self.plain.__code__.co_names:
             if isinstance(value := names.get(name), Kernel | Linked):
                 names[name] = value.compiled
-        return numba.njit(cache=True, nogil=True, **self._options)(self.plain)
+        return jit(**self._options)(self.plain)
 
     def __call__(self, *given: Any) -> Any:
         return self.compiled(*given)
@@ -38,6 +108,7 @@ class Linked:
     @cached_property
     def compiled(self) -> Any:
         """The function as kernels call it."""
+        numba()
         import llvmlite.binding
         from numba import types
         from numba.extending import get_cython_function_address

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from certmix import streams
 from certmix.errors import Interrupted
 
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -33,8 +34,25 @@ def exit_code() -> int:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     _RECEIVED.append(number)
+    streams.hurry()
     if len(_RECEIVED) == 1 and not _POSTPONED:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def unswallowed() -> Iterator[None]:
+    """Interrupt after this block, code of others, if it caught the interrupt of a signal itself."""
+    before, here = len(_RECEIVED), threading.current_thread() is threading.main_thread()
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if here and len(_RECEIVED) > before == 0:
+            raise Interrupted("interrupted") from error
+        raise
+    if here and len(_RECEIVED) > before == 0 and not _POSTPONED:
+        raise Interrupted("interrupted")
 
 
 @contextmanager

@@ -13,6 +13,9 @@ from typing import Any, TextIO
 
 _FAULTS: dict[int, OSError] = {}
 """By file descriptor, what was wrong when it was first written to in vain."""
+_HURRIED: list[bool] = []
+_PATIENCE = 1.0
+"""Seconds that whoever reads a stream has to take something, once a signal is to end the command."""
 
 
 class _Lossy(io.RawIOBase):
@@ -34,7 +37,11 @@ class _Lossy(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         while self._stands_for not in _FAULTS:
             try:
-                return os.write(self._descriptor, data)
+                if not _HURRIED:
+                    return os.write(self._descriptor, data)
+                if select.select([], [self._descriptor], [], _PATIENCE)[1]:
+                    return os.write(self._descriptor, memoryview(data)[: select.PIPE_BUF])  # never waits
+                raise BrokenPipeError(errno.EPIPE, "nobody reads")
             except BlockingIOError:
                 select.select([], [self._descriptor], [])
             except OSError as error:
@@ -42,11 +49,23 @@ class _Lossy(io.RawIOBase):
         return memoryview(data).nbytes
 
 
+def hurry() -> None:
+    """Do not wait any more for a reader that does not read: a pager, or a program that hangs."""
+    _HURRIED.append(True)
+
+
+class _Kept(io.TextIOWrapper):
+    """A text stream that code of others cannot close."""
+
+    def close(self) -> None:
+        self.flush()
+
+
 def lossy(descriptor: int, like: TextIO | None, stands_for: int = 1) -> TextIO:
     """Return a text stream of a file descriptor that is never full or closed, and else like another."""
     raw = _Lossy(descriptor, stands_for)
     coded = ("utf-8", "backslashreplace") if like is None else (like.encoding, like.errors)
-    return io.TextIOWrapper(io.BufferedWriter(raw), *coded, line_buffering=stands_for == 2 or raw.isatty())
+    return _Kept(io.BufferedWriter(raw), *coded, line_buffering=stands_for == 2 or raw.isatty())
 
 
 @contextmanager
@@ -57,6 +76,7 @@ def safe() -> Iterator[None]:
     stdout failed.
     """
     _FAULTS.clear()
+    _HURRIED.clear()
     before = sys.stdout, sys.stderr
     for descriptor in range(3):
         try:

@@ -1,5 +1,5 @@
 """`python -m certmix_cli`."""
 
-from .main import main
+from .main import program
 
-main()
+program()

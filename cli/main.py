@@ -8,12 +8,13 @@ import os
 import signal
 import sys
 import traceback
-from typing import Any
+import warnings
+from typing import Any, NoReturn
 
 import click
 
 from certmix import guard, signals, streams
-from certmix.errors import CertmixError, Interrupted, RunError
+from certmix.errors import CertmixError, CertmixWarning, Interrupted, RunError
 from certmix.memory import keep_freed_memory
 
 COMMANDS = {
@@ -52,6 +53,10 @@ RESUMED = (
     "tune", "train", "verify", "evidence",
 )  # fmt: skip
 """Commands that keep what they made so far, and go on with it when they are repeated."""
+
+
+PATIENCE = 10
+"""Seconds that threads, and what is to be done at the end of a process, have after a command."""
 
 
 class _LazyGroup(click.Group):
@@ -105,6 +110,31 @@ def cli() -> None:
     """
 
 
+def program() -> NoReturn:
+    """Be the installed command, whose process ends with it, whatever models have left behind."""
+    show = warnings.showwarning
+
+    def tell(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, CertmixWarning):
+            click.echo(f"Warning: {message}", err=True)
+        else:
+            show(message, category, *where, **more)
+
+    warnings.showwarning = tell
+    code: Any = 2
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    except KeyboardInterrupt:  # one that came in the last moment
+        code = signals.exit_code()
+    except BaseException:
+        traceback.print_exc()
+    code = code if isinstance(code, int) else 2
+    guard.end_within(PATIENCE, code)
+    sys.exit(code)
+
+
 def main() -> None:
     """Run the command line; errors that users can mend are one line, exit code 2."""
     with streams.safe(), signals.caught():
@@ -115,30 +145,31 @@ def _main() -> None:
     # torch's threads spin while they wait: on a machine that is busy otherwise, six times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
-    with guard.kept_stdout():
-        try:
-            code = cli.main(prog_name="certmix", standalone_mode=False)
-        except CertmixError as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(2)
-        except click.ClickException as error:
-            if isinstance(error, click.NoSuchOption) and error.ctx is not None:
-                meant = error.option_name.replace("images", "inputs")
-                if any(meant in known.opts for known in error.ctx.command.params):
-                    told = f"No such option {error.option_name!r}. Did you mean {meant!r}?"
-                    error = click.UsageError(told, error.ctx)
-            error.show()
-            sys.exit(error.exit_code)
-        except (click.Abort, KeyboardInterrupt) as error:
-            stopped = error if isinstance(error, Interrupted) else error.__cause__
-            _say_interrupted(str(stopped) if isinstance(stopped, Interrupted) else "")
-            sys.exit(signals.exit_code())
-        finally:
-            guard.unwatch()
-        if code == 130:
-            _say_interrupted("")
-            code = signals.exit_code()
-        sys.exit(code if isinstance(code, int) else 0)
+    try:
+        with guard.kept_stdout():
+            try:
+                code = cli.main(prog_name="certmix", standalone_mode=False)
+            finally:
+                guard.unwatch()
+    except CertmixError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+            meant = error.option_name.replace("images", "inputs")
+            if any(meant in known.opts for known in error.ctx.command.params):
+                told = f"No such option {error.option_name!r}. Did you mean {meant!r}?"
+                error = click.UsageError(told, error.ctx)
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt) as error:
+        stopped = error if isinstance(error, Interrupted) else error.__cause__
+        _say_interrupted(str(stopped) if isinstance(stopped, Interrupted) else "")
+        sys.exit(signals.exit_code())
+    if code == 130:
+        _say_interrupted("")
+        code = signals.exit_code()
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _say_interrupted(reason: str) -> None:

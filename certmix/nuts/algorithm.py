@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from certmix.errors import DataError, ParameterError, check_choice
+from certmix.kernels import jit
 from certmix.nuts.grid import CLAMP_NAMES, QUANTILES, RIVALS, FitFacts, Grid, TransformSettings
 from certmix.nuts.margins import attacked_margin, check_labels, check_logits, normalize_numpy, over_grid
 from certmix.types import FloatArray, IntArray
@@ -177,7 +177,7 @@ def _sorted_margins(
     return over_grid(task, normalize_numpy(logits, top_k), grid, clamp, (len(logits),))[0]
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _margins_over_scales(
     clamped: FloatArray, labels: IntArray, p: float, scales: FloatArray, margins: FloatArray
 ) -> None:

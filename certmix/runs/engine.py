@@ -377,7 +377,8 @@ class _Processes(Executor):
 
     def __init__(self, workers: int, gpus: Sequence[str]) -> None:
         self._workers, self._context = workers, _Context(gpus)
-        self._begin()
+        with starting():  # its first semaphore starts a process that keeps track of them
+            self._begin()
 
     def _begin(self) -> None:
         heard, self._lifeline = self._context.Pipe(duplex=False)
@@ -385,7 +386,7 @@ class _Processes(Executor):
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Hand out a task; processes are started as they are needed."""
-        with postponed(), blocked_interrupts():
+        with postponed(), starting():
             try:
                 return self._pool.submit(function, *args, **kwargs)
             except BrokenExecutor:
@@ -399,23 +400,42 @@ class _Processes(Executor):
         self._pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
+_SAFE_PATH, _OURS = "PYTHONSAFEPATH", "for certmix"
+"""A variable of Python's, and what is put there for as long as a process starts."""
+
+
 @contextmanager
-def blocked_interrupts() -> Iterator[None]:
-    """Let a process start deaf to Ctrl-C, which a terminal sends to all: its driver ends it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # else its start, within that of the first process, lifts the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def starting() -> Iterator[None]:
+    """Let a process start so that no file of the current folder is taken for a module of Python's.
+
+    It is also deaf to what a terminal sends to all, Ctrl-C and that it closes: its driver ends it.
+    """
+    set_here = _SAFE_PATH not in os.environ
+    os.environ.setdefault(_SAFE_PATH, _OURS)  # python -c starts it, which then gets this process's sys.path
+    mask = getattr(signal, "pthread_sigmask", None)
+    before = mask and mask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
+        if mask:
+            resource_tracker.ensure_running()  # else its start, within that of the process, lifts the block
+            mask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if mask:
+            mask(signal.SIG_SETMASK, before)
+        if set_here:
+            del os.environ[_SAFE_PATH]
+
+
+def started() -> None:
+    """Give a process that was started so the environment of its driver."""
+    if os.environ.get(_SAFE_PATH) == _OURS:
+        del os.environ[_SAFE_PATH]
 
 
 def _begin_worker(lifeline: connection.Connection) -> None:
     """Begin a process, which ends when its driver does or says so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    started()
     # The default; the "spawn" that is inherited warns of semaphores of libraries when this process ends.
     set_start_method(get_all_start_methods()[0], force=True)
     keep_freed_memory()

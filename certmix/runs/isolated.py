@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from certmix import guard
 from certmix.errors import CertmixError, ModelError
-from certmix.runs.engine import blocked_interrupts, end_with
+from certmix.runs.engine import end_with, started, starting
 
 __all__ = ["isolated"]
 
@@ -35,7 +35,7 @@ def isolated(function: Callable[..., T], *given: Any) -> T:
     heard, told = context.Pipe(duplex=False)
     watched, lifeline = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(told, watched, limit, function, given))
-    with blocked_interrupts():
+    with starting():
         process.start()
     told.close()
     watched.close()
@@ -76,6 +76,7 @@ def _answer(
     told: Connection, lifeline: Connection, limit: float | None, function: Callable[..., T], given: Any
 ) -> None:
     """Call the function, and send what it gives or raises; signs of life name the model that runs."""
+    started()
     end_with(lifeline)
     faulthandler.enable()  # a crash shows where
     one_at_a_time = threading.Lock()

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, uint32, uint64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from certmix.errors import ParameterError
+from certmix.kernels import jit, numba
 from certmix.radii.smoothings import Smoothing
 from certmix.sampling.devices import send
 from certmix.sampling.grid import Grid
@@ -46,6 +46,7 @@ _BLOCKS = 256
 _M0, _M1 = np.uint64(_MULTIPLIERS[0]), np.uint64(_MULTIPLIERS[1])
 _W0, _W1 = np.uint32(_KEY_STEPS[0]), np.uint32(_KEY_STEPS[1])
 _HALF = np.uint64(32)
+uint32, uint64 = numba().uint32, numba().uint64
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class NoiseKey:
         return seed & low, seed >> 32, input & low, input >> 32, STREAMS[self.stream]
 
 
-@njit(inline="always")
+@jit(inline="always")
 def _philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
     """Four random words of a counter and a key, uint32 each."""
     for _ in range(_ROUNDS):
@@ -80,21 +81,21 @@ def _philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
     return c0, c1, c2, c3
 
 
-@njit(inline="always")
+@jit(inline="always")
 def _block(block: Any, level: Any, sample: Any, c2: Any, c3: Any, k0: Any, k1: Any, stream: Any) -> Any:
     """The words of a block: level 0 has every coordinate's first word, level 1 its second."""
     c0 = uint32(uint32(block) | uint32(level) << uint32(28) | stream << uint32(29))
     return _philox(c0, sample, c2, c3, k0, k1)
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _second(block: Any, w: int, sample: Any, c2: Any, c3: Any, k0: Any, k1: Any, stream: Any) -> Any:
     """The second word of a coordinate, needed once in 2^15 times."""
     a, b, c, d = _block(block, 1, sample, c2, c3, k0, k1, stream)
     return a if w == 0 else b if w == 1 else c if w == 2 else d
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _fill(
     out: Any, steps: NDArray[np.int32], first: int, key: NDArray[np.uint32],
     entries: NDArray[np.uint32], rest: NDArray[np.uint32], bits: int, per_unit: float

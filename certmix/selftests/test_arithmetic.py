@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numba import njit
 from scipy.special import ndtr, ndtri
 
+from certmix.kernels import jit
 from certmix.margins.layers import gamma
 from certmix.selftests.cases import EPS, cases, seeds
 
@@ -18,7 +18,7 @@ SMALLEST, NORMAL = 2.0**-1074, 2.0**-1022
 UNITS = 8  # units in the last place that elementary functions may be wrong by: what the bounds give away
 
 
-@njit(cache=True)
+@jit()
 def compiled(x, y):
     return x + y, x - y, x * y, x / y
 

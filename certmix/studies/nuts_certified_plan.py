@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtr, ndtri
 
 from certmix.bounds import BOUNDS, bernstein, hoeffding
 from certmix.errors import DataError, ParameterError, check_choice
+from certmix.kernels import jit
 from certmix.nuts.description import MixSettings
 from certmix.nuts.grid import CLAMP_NAMES, TOP_K, Grid, TransformSettings
 from certmix.nuts.margins import check_labels, check_logits, normalize_numpy, over_grid, softmax_numpy
@@ -88,7 +88,7 @@ def grid_sums(noisy: FloatArray, grid: Grid, *, clamp: str = "gelu", top_k: int 
     return ScoreSums(totals, squares, samples)
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _sums_over_scales(
     scales: FloatArray, clamped: FloatArray, p: float, totals: FloatArray, squares: FloatArray
 ) -> None:
@@ -256,7 +256,7 @@ def right_over_alphas(standard: FloatArray, robust: FloatArray, labels: IntArray
     return counts
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _count_right(standard: FloatArray, robust: FloatArray, labels: IntArray, alphas: FloatArray) -> IntArray:
     candidates, inputs, classes = robust.shape
     counts = np.zeros((candidates, alphas.size), np.int64)

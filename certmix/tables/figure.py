@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from certmix.errors import ParameterError, one_line
-from certmix.files import write_atomically
+from certmix.errors import ParameterError, brief, one_line
+from certmix.files import open_file, write_atomically
 from certmix.types import AccuracyShare, FloatArray
 
 if TYPE_CHECKING:
@@ -38,9 +39,24 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "certmix", "pdf.fonttype": 42, "font.size": 10,
     "legend.fontsize": 9,
 }  # fmt: skip
+_SETTINGS = 1 << 20  # bytes of them, at most
 _LETTER = 0.075  # inches, of a legend's text
 _HANDLE = 0.62  # inches, of a legend's line and the blanks around it
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+
+
+def _matplotlib() -> Any:
+    """Return matplotlib, which reads a ``matplotlibrc`` in the current folder when it is imported."""
+    settings = Path("matplotlibrc")
+    try:
+        if "matplotlib" not in sys.modules and settings.exists():
+            open_file(settings, _SETTINGS).close()
+        import matplotlib
+    except (OSError, ValueError) as error:
+        raise ParameterError(
+            f"matplotlib cannot read its settings, such as ./{settings} ({brief(error)}): mend or remove them"
+        ) from None
+    return matplotlib
 
 
 def image(suffix: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> bytes:
@@ -51,7 +67,7 @@ def image(suffix: str, size: tuple[float, float], draw: Callable[[Figure], None]
     kept = _KEPT.get()
     if suffix not in _METADATA and kept is None:
         raise ParameterError(f"cannot draw a '{suffix}' file: let the plot's name end in .png, .svg or .pdf")
-    import matplotlib
+    matplotlib = _matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

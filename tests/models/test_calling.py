@@ -177,7 +177,20 @@ def test_a_check_of_the_range_is_told_from_a_batch_that_is_too_large():
     net.sizes.clear()
     with pytest.raises(ModelError):
         call_model(net, X - 0.5)
-    assert net.sizes == [7, 7], "no smaller batches are tried: one that passes by chance would hide it"
+    assert net.sizes == [7, 7, 7], "no smaller batches are tried: one that passes by chance would hide it"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RecursionError("deep"), OSError(28, "No space left on device")]
+)
+def test_a_failure_that_passes_is_no_check_of_the_range(error):
+    def once(x):
+        if len(net.sizes) == 1:
+            raise error
+        return x
+
+    net = Net(once).eval()
+    assert torch.equal(call_model(net, X - 0.5), Net()(X - 0.5))
 
 
 @pytest.mark.parametrize("weights", [torch.bfloat16, torch.float32, torch.float64])
