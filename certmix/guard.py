@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
+from importlib.metadata import entry_points
 from opcode import opmap
 from pathlib import Path
 from types import CodeType, FrameType
@@ -322,6 +323,8 @@ def _is_foreign(frame: FrameType) -> bool:
     if name in ("certmix", "certmix_cli") or code.co_filename.startswith("<"):
         return False
     path = Path(code.co_filename)
+    if name == "__main__" and not path.suffix and entry_points(group="console_scripts", name=path.name):
+        return False  # a program that pip made, such as bin/certmix
     return not {"site-packages", "dist-packages"} & {*path.parts} and not any(
         path.is_relative_to(place) for place in _HOME
     )

@@ -240,3 +240,18 @@ def test_a_mistake_of_certmix_is_told_as_such(monkeypatch, command):
     assert done.code == 2
     assert "Traceback" in done.err
     assert done.err.splitlines()[-1].startswith("Error: certmix itself failed (")
+
+
+@pytest.mark.parametrize(
+    "program, foreign",
+    [
+        ("/opt/lab/bin/certmix", False),
+        ("/home/somebody/.local/bin/pytest", False),
+        ("/home/somebody/bin/experiment", True),
+        ("/home/somebody/pytest.py", True),
+    ],
+)
+def test_programs_that_pip_made_are_no_code_of_the_user_s(program, foreign):
+    found = {"__name__": "__main__"}
+    exec(compile("import sys\nframe = sys._getframe()", program, "exec"), found)
+    assert guard._is_foreign(found["frame"]) == foreign
