@@ -128,12 +128,25 @@ def _from_user(spec: str, device: str, zoo: Path) -> Foreign:
     raise ModelError(f"model {spec!r} is unknown: {hint}use one of {names}{FORMS}")
 
 
-def refuse_code(spec: str, named_by: Path, run_code: bool) -> None:
+Naming = str | Path | Sequence[Path] | None
+"""The file that names a model, or the files that led there; None where its user does."""
+
+
+def files_of(named_by: Naming) -> list[Path]:
+    """Return the files that led to a model, in order."""
+    if isinstance(named_by, str | Path):
+        return [Path(named_by)]
+    return list(named_by or ())
+
+
+def refuse_code(spec: str, named_by: Naming, run_code: bool) -> None:
     """Refuse code that a file names: in the folder of a run or a mix always, elsewhere unless it was allowed.
 
-    A guarantee, which is no JSON, lies beside the code that it is about.
+    The files of `named_by` led there, the last of which names it: a run's, then that of a mix in it, so that
+    the folder of each counts.  A guarantee, which is no JSON, lies beside the code that it is about.
     """
-    if not is_code(spec):
+    naming = files_of(named_by)
+    if not naming or not is_code(spec):
         return
     _, path, _ = split_spec(spec)
     if path is not None and (is_program(path) or path.endswith(".py")):
@@ -142,15 +155,16 @@ def refuse_code(spec: str, named_by: Path, run_code: bool) -> None:
         module = {"hf": "transformers"}.get(head := spec.partition(":")[0], head)  # or a library
         files = [str(file) for place in sys.path for file in located(module, [Path(place or ".")])]
     places = [Path(way(file)) for file in files for way in (os.path.abspath, os.path.realpath)]
-    folders = {Path(way(named_by.parent)) for way in (os.path.abspath, os.path.realpath)}
-    if named_by.suffix == ".json" and any(folders.intersection(place.parents) for place in places):
-        raise ModelError(
-            f"{spec} is code inside {named_by.parent}, from where none is run: read it, move it elsewhere, "
-            f"and name that place in {named_by.name}"
-        )
+    for file in naming:
+        folders = {Path(way(file.parent)) for way in (os.path.abspath, os.path.realpath)}
+        if file.suffix == ".json" and any(folders.intersection(place.parents) for place in places):
+            raise ModelError(
+                f"{spec} is code inside {file.parent}, from where none is run: read it, move it elsewhere, "
+                f"and name that place in {naming[-1].name}"
+            )
     if not run_code:
         raise ModelError(
-            f"{spec} is code that {named_by} names, and was not run: read it, then add --run-code (from "
+            f"{spec} is code that {naming[-1]} names, and was not run: read it, then add --run-code (from "
             "Python, run_code=True)"
         )
 
@@ -188,7 +202,7 @@ def load_model(
     no_label_zero: bool = False,
     say: Callable[[str], None] | None = None,
     zoo: Path = ZOO_FOLDER,
-    named_by: str | Path | None = None,
+    named_by: Naming = None,
     run_code: bool = False,
 ) -> LoadedModel:
     """Load a model by its spec; ModelError if it cannot be, or the weights do not fit it.
@@ -221,9 +235,10 @@ def load_model(
         Receives what a model's own files settled, such as its normalisation, and a warning where a factory,
         called twice then, draws its weights at random and none are given.  Folder of the shipped models.
     named_by, run_code
-        The file that names the model, such as a run's ``run.json``, None where its user does; whether code
-        that such a file or a nonlinear mix names may run: shipped models and those with a card hold none.
-        Code in the folder of a run or a mix that names it is refused in any case.
+        The file that names the model, such as a run's ``run.json``, or the files that led there, None where
+        its user does; whether code that such a file or a nonlinear mix names may run: shipped models and
+        those with a card hold none.  Code in the folder of one of these files, that of a run or a mix, is
+        refused in any case.
     """
     if spec.startswith(OBJECT):
         return _object(
@@ -261,7 +276,7 @@ def load_model(
     if mix is not None:
         # A later station, which imports this one: asked for only where a mix is named.
         load_part: Callable[..., LoadedModel] = importlib.import_module("certmix.nuts.folder").load_part
-        loaded = load_part(*mix, spec, device=device, classes=classes, run_code=run_code)
+        loaded = load_part(*mix, spec, device=device, classes=classes, named_by=named_by, run_code=run_code)
     elif path is not None:
         stem = path.name.removesuffix(".json")
         card = zoo_card(stem, path.parent)
@@ -275,8 +290,7 @@ def load_model(
             card.trained_for, card.input_range, card, {"weights": card.sha256},
         )  # fmt: skip
     else:
-        if named_by is not None:
-            refuse_code(spec, Path(named_by), run_code)
+        refuse_code(spec, named_by, run_code)
         state = None if weights is None else read_weights(Path(weights), say)
         make = partial(_load_foreign, spec, str(device), state is None, _rows(state, classes), zoo)
         foreign = make()
@@ -297,7 +311,7 @@ def load_model(
 
 
 def _object(
-    spec: str, weights: Path | None, named_by: str | Path | None, run_code: bool, device: Any, **how: Any
+    spec: str, weights: Path | None, named_by: Naming, run_code: bool, device: Any, **how: Any
 ) -> LoadedModel:
     """Return what a factory makes, known by its content as the same object handed over by a program is."""
     factory = spec.removeprefix(OBJECT)
@@ -305,8 +319,7 @@ def _object(
         raise ModelError(f"{spec}: name a factory, object:file.py:factory or object:module:factory")
     if weights is not None:
         raise ModelError(f"{spec} brings its own weights: give no others")
-    if named_by is not None:
-        refuse_code(factory, Path(named_by), run_code)
+    refuse_code(factory, named_by, run_code)
     with guard.foreign(factory):
         made = product_of(factory)
         made.foreign(factory)  # what is no model is refused by its factory's name

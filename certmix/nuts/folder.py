@@ -23,7 +23,7 @@ from certmix.models.architectures import Normalized
 from certmix.models.composed import denoised_parts, paths_changed
 from certmix.models.foreign import FixedMode
 from certmix.models.kinds import is_program, library_of, split_spec
-from certmix.models.spec import LoadedModel, load_model
+from certmix.models.spec import LoadedModel, Naming, files_of, load_model
 from certmix.models.zoo import read_bytes, zoo_names
 from certmix.nuts.adaptive import AuxiliaryMixture, DirectBypass, direct_bypass
 from certmix.nuts.description import FitFacts, MixSettings, ModelReference, NutsDescription, TuningInputs
@@ -192,10 +192,12 @@ def _load(
     device: str | torch.device,
     classes: int | None,
     *,
+    named_by: Naming = None,
     run_code: bool,
 ) -> LoadedNuts:
     """Load both base models, which must take inputs of one range."""
-    pair = [_base(place, description, role, device, classes, run_code) for role in ("standard", "robust")]
+    how = (device, classes, named_by, run_code)
+    pair = [_base(place, description, role, *how) for role in ("standard", "robust")]
     standard, robust = (one.input_range for one in pair)
     if standard and robust and standard != robust:
         raise ModelError(
@@ -211,6 +213,7 @@ def _base(
     role: str,
     device: str | torch.device,
     classes: int | None,
+    named_by: Naming,
     run_code: bool,
 ) -> LoadedModel:
     """Load one base model, and refuse another than the one that was tuned."""
@@ -220,7 +223,7 @@ def _base(
     try:
         loaded = load_model(
             known.spec, weights=weights, normalize=known.normalize, outputs=known.outputs, files=known.files,
-            device=device, classes=classes, named_by=place / FILE, run_code=run_code,
+            device=device, classes=classes, named_by=[*files_of(named_by), place / FILE], run_code=run_code,
         )  # fmt: skip
     except (ModelError, ParameterError) as error:
         raise ModelError(f"{place / FILE}: the {role} model: {error}") from error
@@ -240,12 +243,14 @@ def load_part(
     *,
     device: str | torch.device = "cpu",
     classes: int | None = None,
+    named_by: Naming = None,
     run_code: bool = False,
 ) -> LoadedModel:
     """Load the mix (part ``""``) or one of `PARTS`, as `load_model` returns it.
 
     ``robust``, ``standard`` and ``base`` load one base model alone.  The
-    checksum covers the numbers that the part depends on, and its base models.
+    checksum covers the numbers that the part depends on, and its base models.  `named_by` is the file that
+    names the mix, if one does: code in its folder is not run either.
     """
     if part and part not in PARTS:
         ways = ", ".join(f"#{name}" for name in PARTS)
@@ -255,13 +260,13 @@ def load_part(
     own = description.settings
     if part in ("standard", "base", "robust"):
         role = "standard" if part == "standard" else "robust"
-        one = _base(place, description, role, device, classes, run_code)
+        one = _base(place, description, role, device, classes, named_by, run_code)
         if part != "robust":
             return replace(one, spec=spec)
         made, pair = replace(one, card=None), [one]
         module: nn.Module = TransformedRobust(one.module, NonlinearTransform.of(own.transform)).eval()
     else:
-        loaded = _load(place, description, device, classes, run_code=run_code)
+        loaded = _load(place, description, device, classes, named_by=named_by, run_code=run_code)
         module, pair = getattr(loaded, part or "mixture"), [loaded.standard, loaded.robust]
         input_range = loaded.standard.input_range or loaded.robust.input_range
         made = LoadedModel(module, "", spec, "", None, input_range, None)

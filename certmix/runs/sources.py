@@ -454,7 +454,8 @@ def load_models(
                 raise ModelError(f"{role} weights: the model is an object, which has its own: leave them out")
             found[role] = wrap_model(given, device=device, **how)
         if role == "robust" and sources.denoiser is not None:
-            found[role] = behind(sources.denoiser, found[role], device=device, say=say)
+            how = {"named_by": sources.origin, "run_code": sources.run_code}
+            found[role] = behind(sources.denoiser, found[role], device=device, say=say, **how)
         if role == "robust" and views is not None:
             found[role] = shown_by(found[role], views, dataset)
     return Loaded(_fit(dataset, found, device, say), found.get("standard"), found["robust"])
@@ -493,8 +494,7 @@ def _made(spec: str, sources: Sources) -> Any:
     from certmix.models.foreign import product_of
     from certmix.models.spec import refuse_code
 
-    if sources.origin is not None:
-        refuse_code(spec, Path(sources.origin), sources.run_code)
+    refuse_code(spec, sources.origin, sources.run_code)
     with guard.foreign(spec):
         return product_of(spec).value
 

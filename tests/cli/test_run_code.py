@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from forged import NETS, certified, sources
 
 from certmix.errors import ModelError
@@ -17,7 +18,7 @@ from certmix.models.spec import load_model
 from certmix.nuts.description import MixSettings
 from certmix.nuts.folder import BaseModel, load_nuts, save_nuts
 from certmix.nuts.grid import TransformSettings
-from certmix.runs.sources import Sources
+from certmix.runs.sources import Sources, load_models
 
 NOT_RUN = "and was not run: read it, then add --run-code"
 ALONE = {"robust model checksum", "standard model checksum", "robust model logits", "standard model logits"}
@@ -148,6 +149,47 @@ def test_code_inside_a_run_is_refused_whatever_is_allowed(command, planted, monk
             assert not planted.ran(), spec
 
 
+@pytest.mark.parametrize("mix", ["nuts:./mix#base", "nuts:{run}/mix", "nuts:~/run/mix#robust", "./mix",
+                                 "nuts:~/elsewhere#base", "denoised:nuts:./mix#base,{net}"])  # fmt: skip
+def test_code_inside_a_run_is_refused_though_a_mix_names_it(command, planted, monkeypatch, mix):
+    monkeypatch.setenv("HOME", str(planted.folder))
+    monkeypatch.syspath_prepend(planted.run)
+    names = inside(planted)
+    shutil.copytree(planted.folder / "mix", planted.run / "mix")
+    (planted.folder / "elsewhere").symlink_to(planted.run / "mix")
+    (planted.folder / "nets.py").write_text(NETS)
+    file = planted.run / "mix" / "nuts.json"
+    described = json.loads(file.read_text())
+    named = mix.format(run=planted.run, net=f"{planted.folder / 'nets.py'}:linear")
+    planted.edit(**dict.fromkeys(("standard", "robust"), named.replace("./mix", f"{planted.run / 'mix'}")))
+    for spec in [one for one in names if not one.startswith("run/")] + ["~/run/evil.py:linear"]:
+        for role in ("standard", "robust"):
+            described[role]["spec"] = spec
+        file.write_text(json.dumps(described))
+        for words in (("verify", "--resample", 0), ("falsify",), ("reproduce",)):
+            found = command(words[0], "run", *words[1:], "--run-code")
+            assert found.code == 2
+            assert "from where none is run" in f"{found.err}{found.out}", spec
+            assert not planted.ran(), spec
+
+
+def test_a_denoiser_that_a_file_names_is_code_though_its_classifier_is_an_object(planted):
+    stored = {"data": planted.named["data"], "standard": None, "robust": None,
+              "denoiser": planted.named["robust"], "objects": ["robust"]}  # fmt: skip
+    net = load_model(planted.named["robust"]).module
+    planted.ran()
+    for path, allowed, told in (
+        (planted.named["robust"], False, NOT_RUN),
+        (inside(planted)[0], True, "from where none"),
+    ):
+        named = Sources.from_dict(
+            {**stored, "denoiser": path}, planted.run / "run.json", allowed, given={"robust": net}
+        )
+        with pytest.raises(ModelError, match=told):
+            load_models(named, net, torch.device("cpu"), print)
+        assert not planted.ran()
+
+
 @pytest.mark.parametrize("spec", ["evil.py:linear", "./evil.py:linear", "evil:linear"])
 def test_code_beside_run_json_is_refused_from_inside_the_folder(command, planted, monkeypatch, spec):
     inside(planted)
@@ -207,8 +249,6 @@ def test_whether_code_may_run_is_not_stored(planted):
 
 
 def test_weights_with_a_pickle_are_refused_though_code_is_allowed(command, planted):
-    import torch
-
     class Payload:
         def __reduce__(self):
             return (open, (str(planted.mark), "w"))
