@@ -99,6 +99,12 @@ def refuse_special(path: str | Path) -> None:
         _refuse_special(path, os.stat(path))
 
 
+def refuse_special_in(folder: str | Path) -> None:
+    """Do so with all that lies in a folder, if it is one: a library opens what it finds there."""
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        refuse_special(os.path.join(folder, name))
+
+
 def _refuse_special(path: str | Path, found: os.stat_result) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -106,6 +106,15 @@ class ImageReader:
         return pixels
 
 
+def refuse_size(size: tuple[int, int], count: int) -> None:
+    """Refuse an image that `count` bytes do not hold, or that is too large to decode: ValueError."""
+    width, height = size
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width}x{height} are more than {MOST_PIXELS:,} pixels")
+    if width * height > max(FEW_PIXELS, PIXELS_A_BYTE * count):
+        raise ValueError(f"{width}x{height} pixels are not in {count:,} bytes")
+
+
 def _decode(path: Path) -> Image.Image:
     """Return the image as 8-bit RGB; transparency is dropped."""
     from PIL import Image
@@ -115,12 +124,8 @@ def _decode(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
-                mode, (width, height) = image.mode, image.size
-                if width * height > MOST_PIXELS:
-                    raise ValueError(f"{width}x{height} are more than {MOST_PIXELS:,} pixels")
-                size = os.fstat(file.fileno()).st_size
-                if width * height > max(FEW_PIXELS, PIXELS_A_BYTE * size):
-                    raise ValueError(f"{width}x{height} pixels are not in {size:,} bytes")
+                mode = image.mode
+                refuse_size(image.size, os.fstat(file.fileno()).st_size)
                 if "transparency" in image.info:
                     return image.convert("RGBA").convert("RGB")
                 if mode[0] not in "IF":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from certmix.calling import name_of
 from certmix.errors import ModelError
-from certmix.files import TEXT, parse_json
+from certmix.files import TEXT, parse_json, refuse_special_in
 from certmix.models.composed import DIFFUSERS, diffusers_parts
 from certmix.models.foreign import Foreign, made_by, module_sources, optional
 from certmix.models.zoo import read_bytes
@@ -119,6 +119,8 @@ def from_diffusers(spec: str) -> Foreign:
     _check_schedule(place, known)
     diffusers = optional("diffusers", "diffusers")
     with made_by(spec, "give a folder that save_pretrained wrote, of network and scheduler"):
+        refuse_special_in(network)
+        refuse_special_in(schedule)
         unet = diffusers.UNet2DModel.from_pretrained(
             network, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
         )

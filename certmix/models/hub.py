@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from certmix.calling import logits_of
 from certmix.errors import ModelError, describe
+from certmix.files import refuse_special_in
 from certmix.models.foreign import Foreign, made_by, optional
 
 RESAMPLING = {0: "nearest-exact", 1: "bicubic", 2: "bilinear", 3: "bicubic", 4: "area", 5: "bilinear"}
@@ -166,6 +167,7 @@ def from_hf(text: str, pretrained: bool, classes: int | None) -> Foreign:
     place = os.path.expanduser(text)
     place = place if os.path.isdir(place) else text
     with made_by(spec, "name a folder of save_pretrained, or a classifier on the hub"):
+        refuse_special_in(place)
         config = transformers.AutoConfig.from_pretrained(place)
         kind = getattr(transformers, (config.architectures or ["?"])[0], None)
         if kind is None:

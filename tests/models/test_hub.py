@@ -1,6 +1,7 @@
 """transformers: tiny models with random weights, saved in a folder and loaded from there, without a network."""
 
 import json
+import os
 import warnings
 from typing import Any
 
@@ -135,6 +136,10 @@ DAMAGE = {
     "no deviation": (damaged(PROCESSOR, lambda c: c.update(image_std=[0, 1, 1])), "a number out of range"),
     "video": (damaged(PROCESSOR, lambda c: c.update(image_processor_type="VivitImageProcessor")), "Vivit"),
     "text": (lambda folder: (folder / "config.json").write_text("no json"), "name a folder of save_pretrained"),
+    "pipe": (lambda folder: os.mkfifo(folder / "adapter_config.json"), "it is no regular file"),
+    "zeros": (
+        lambda folder: (folder / "generation_config.json").symlink_to("/dev/zero"), "it is no regular file",
+    ),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "name a folder of save_pretrained"),
     "no processor": (lambda folder: (folder / PROCESSOR).unlink(), ""),
 }  # fmt: skip
