@@ -17,6 +17,7 @@ from certmix.certification.publish import derive, opened, refuse_unfinished
 from certmix.certification.request.population import Population
 from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.run import Progress, run_certify
+from certmix.data import is_fetched
 from certmix.errors import RunError
 from certmix.models.composed import is_code
 from certmix.models.kinds import is_factory
@@ -128,7 +129,9 @@ def reproduce(
 
 
 def _is_code(role: str, spec: Any) -> bool:
-    return isinstance(spec, str) and (is_factory(spec) if role == "data" else is_code(spec))
+    if role == "data":
+        return is_fetched(spec) or (isinstance(spec, str) and is_factory(spec))
+    return isinstance(spec, str) and is_code(spec)
 
 
 def _by_input(found: Evaluation) -> dict[Any, Any]:

@@ -16,8 +16,8 @@ from certmix.errors import DataError, ParameterError, describe
 from certmix.types import Dataset
 
 __all__ = [
-    "DATASETS", "dataset_of", "load", "load_arrays", "parse_input_range", "restrict", "scaled", "spread",
-    "stack",
+    "DATASETS", "dataset_of", "is_fetched", "load", "load_arrays", "parse_input_range", "restrict", "scaled",
+    "spread", "stack",
 ]  # fmt: skip
 
 DATASETS = {
@@ -81,6 +81,11 @@ def load(
     except OSError as error:
         reason = error.strerror or describe(error)
         raise DataError(f"{error.filename or spec} cannot be read ({reason}): mend or replace it") from error
+
+
+def is_fetched(name: object) -> bool:
+    """Whether the name of a data set is one on a hub, from which it may be fetched."""
+    return isinstance(name, str) and name.startswith(hugging_face.PREFIX)
 
 
 def dataset_of(
@@ -148,7 +153,7 @@ def _choose(spec: str | Path) -> tuple[Source, Path]:
     name = str(spec)
     if name in DATASETS and DATASETS[name].find is None:
         return DATASETS[name], Path()
-    if name.startswith(hugging_face.PREFIX):
+    if is_fetched(name):
         return hugging_face.SOURCE, Path(name)
     try:
         path = Path(os.path.expanduser(spec))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from certmix.bounds.statistics import SCALE
+from certmix.data import is_fetched
 from certmix.errors import CertmixError
 from certmix.runs import InputRecord
 from certmix.runs.sources import Sources, load_data
@@ -124,6 +125,8 @@ def _pictures(described: dict[str, Any]) -> tuple[Callable[[int], bytes | None],
         dataset = load_data(Sources.from_dict(sources, Path("run.json")))
     except (CertmixError, KeyError, TypeError, ValueError) as error:
         why = "it is missing or damaged" if isinstance(error, CertmixError) else "run.json does not name it"
+        if isinstance(described.get("sources"), dict) and is_fetched(described["sources"].get("data")):
+            why = "it is on a network"
         return lambda _: None, f"Without pictures: the data set cannot be loaded ({why})."
     shape = dataset.read(0).shape
     if dataset.checksum != described["identity"]["data_checksum"]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from certmix import guard
-from certmix.data import DATASETS, dataset_of, parse_input_range, scaled, stack
+from certmix.data import DATASETS, dataset_of, is_fetched, parse_input_range, scaled, stack
 from certmix.data.scales import SPREAD, parse_feature_scale
 from certmix.errors import DataError, ModelError, ParameterError, RunError, brief
 from certmix.models.composed import at_sigma, denoised_spec
@@ -478,6 +478,11 @@ def load_data(sources: Sources) -> Dataset:
     else:
         if isinstance(dataset, str) and is_factory(dataset):
             dataset = _made(dataset, sources)
+        elif is_fetched(dataset) and sources.origin is not None and not sources.run_code:
+            raise DataError(
+                f"{brief(dataset)} is data on a network that {sources.origin} names, and was not fetched: "
+                "add --run-code (from Python, run_code=True), or name the data yourself"
+            )
         dataset = dataset_of(
             dataset, sources.split, input_range=sources.input_range, resize=sources.resize,
             crop=sources.crop, label_column=sources.label_column,

@@ -491,7 +491,7 @@ def cost(inputs: Inputs, *, run_code: bool = False) -> StudyResult:
         input = torch.zeros(1, *nuts.robust.card.input_shape)
     else:
         try:
-            known = Sources.from_dict(read_run(fit.folder)["sources"], fit.folder / DESCRIPTION)
+            known = Sources.from_dict(read_run(fit.folder)["sources"], fit.folder / DESCRIPTION, run_code)
             input = torch.from_numpy(stack(load_data(known), [0]))
         except (KeyError, TypeError, RunError) as error:
             raise ModelError(

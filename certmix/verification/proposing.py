@@ -11,7 +11,7 @@ from typing import Any
 from certmix.certification.publish import refuse_unfinished
 from certmix.certification.request.population import Population
 from certmix.certification.request.sampled import CertifyRequest
-from certmix.data import spread
+from certmix.data import is_fetched, spread
 from certmix.errors import ParameterError, RunError
 from certmix.files import write_atomically
 from certmix.models.kinds import is_factory
@@ -76,8 +76,9 @@ def propose(
             told = "a file can only name it: give a factory, such as 'm.py:make'"
             raise ParameterError(f"{odd[0]} is an object: {told}")
         named: Sources = Sources.from_dict(described["sources"], Path(run) / DESCRIPTION, given=given)
-        if "data" not in given and is_factory(str(named.data)):
-            told = f"{named.data} is code that {run} names"
+        if "data" not in given and (is_factory(str(named.data)) or is_fetched(named.data)):
+            what = "data on a network" if is_fetched(named.data) else "code"
+            told = f"{named.data} is {what} that {run} names"
             raise ParameterError(f"{told}: read it, then name it yourself, with --data {named.data}")
         dataset = load_data(named.as_user() if "data" in given else named)
         data, standard, robust = relative_claims(absolute(named.as_dict()), path.parent)

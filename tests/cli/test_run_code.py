@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -216,6 +217,52 @@ def test_a_mix_runs_no_code_of_its_own_folder(planted, monkeypatch):
     with pytest.raises(ModelError, match=NOT_RUN):
         load_nuts(planted.folder / "mix")
     assert not planted.ran()
+
+
+@pytest.fixture
+def fetched(monkeypatch) -> list[str]:
+    """What was asked of a network, which these tests do without."""
+    datasets, asked = pytest.importorskip("datasets"), []
+
+    def ask(name, *_):
+        asked.append(name)
+        raise ConnectionError("there is no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", ask)
+    return asked
+
+
+ASKING = {
+    **{name: words for name, words in OPENING.items() if "mix" not in name and name != "nuts evaluate"},
+    "proposed": ("guarantee", "init", "run", "--force"), "page": ("report", "run"),
+    "shown": ("show", "run"), "audited": ("audit", "run"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ASKING.values(), ids=ASKING)
+@pytest.mark.parametrize("name", ["hf:attacker/beacon", "hf:attacker/beacon:plain"])
+def test_data_on_a_network_is_fetched_only_where_it_is_allowed(command, planted, fetched, words, name):
+    assert command("guarantee", "init", "run").code == 0
+    planted.edit(data=name)
+    guarantee = Path("guarantee.toml")
+    guarantee.write_text(re.sub(r"(\[data\]\nname = ).*", rf'\1"{name}"', guarantee.read_text()))
+    found = command(*words)
+    assert not fetched
+    if words[0] in ("show", "audit", "report"):
+        assert found.code == 0
+        return
+    told = (
+        "and was not fetched: add --run-code" if words[0] != "guarantee" else "name it yourself, with --data"
+    )
+    assert found.code == 2 and told in f"{found.out}{found.err}"
+    if words[0] != "guarantee":
+        command(*words, "--run-code")
+        assert fetched
+
+
+def test_data_on_a_network_may_be_named_by_whoever_asks(command, planted, fetched):
+    assert command("certify", "--data", "hf:own/data", "--sigma", 0.25, "--alpha", 0.8).code == 2
+    assert fetched == ["own/data"]
 
 
 @pytest.mark.parametrize(
