@@ -99,6 +99,19 @@ def refuse_special(path: str | Path) -> None:
         _refuse_special(path, os.stat(path))
 
 
+LINK_OUT, COPY_IT = "is a link out of the folder", "copy the file there"
+
+
+def leads_out(folder: str | Path, name: str) -> bool:
+    """Whether a file of a folder that somebody else may have made is a link to what lies elsewhere.
+
+    It is not read: what is said of a file may quote it, and elsewhere are private ones.  The folder itself
+    may be a link, and links within it may lead to its other files.
+    """
+    place = os.path.realpath(folder)
+    return Path(place) not in Path(os.path.realpath(os.path.join(place, name))).parents
+
+
 def refuse_special_in(folder: str | Path) -> None:
     """Do so with all that lies in a folder, if it is one: a library opens what it finds there."""
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():

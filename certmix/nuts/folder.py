@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from certmix.errors import ModelError, ParameterError, describe
-from certmix.files import TEXT, digest_of, parse_json, write_atomically
+from certmix.files import COPY_IT, LINK_OUT, TEXT, digest_of, leads_out, parse_json, write_atomically
 from certmix.models.architectures import Normalized
 from certmix.models.composed import denoised_parts, paths_changed
 from certmix.models.foreign import FixedMode
@@ -154,6 +154,8 @@ def read_nuts(folder: Path) -> NutsDescription:
     What `write_nuts` did not write, or is out of range, is a ModelError.
     """
     path = Path(folder) / FILE
+    if leads_out(folder, FILE):
+        raise ModelError(f"{path} {LINK_OUT}: {COPY_IT}")
     text = read_bytes(path, f"name a folder that holds {FILE}", TEXT)
     try:
         plain = parse_json(text)

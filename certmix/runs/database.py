@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from certmix.errors import RunError, brief
-from certmix.files import open_file, refuse_special
+from certmix.files import LINK_OUT, leads_out, open_file, refuse_special
 from certmix.runs.records import places_of
 from certmix.runs.vectors import Kept, Row, packed_vector, unpacked
 from certmix.types import FloatArray, IntArray
@@ -116,7 +116,10 @@ class Database:
             self._remedy = "restore it from a copy"
         try:
             for end in ("", "-wal", "-shm", "-journal") if path is not None else ():
-                refuse_special(self._beside(end))  # SQLite would wait for a pipe
+                beside = self._beside(end)
+                if leads_out(beside.parent, beside.name):
+                    raise self._unreadable(f"{beside.name} {LINK_OUT}")
+                refuse_special(beside)  # SQLite would wait for a pipe
         except OSError as error:
             raise self._unreadable(error.strerror or str(error)) from None
         if self._read_only:

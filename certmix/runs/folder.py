@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from certmix.errors import DataError, ModelError, ParameterError, RunError, brief
-from certmix.files import digest_of, parse_json, read_file, write_atomically
+from certmix.files import COPY_IT, LINK_OUT, digest_of, leads_out, parse_json, read_file, write_atomically
 from certmix.models.composed import paths_changed
 from certmix.runs.locking import HELD, LOCK, Lock
 from certmix.runs.settings import Settings
@@ -207,6 +207,8 @@ def read_run(folder: Path, study: str | None = None, place: Path | None = None) 
     will lie, None where it is.  RunError if it is missing, unreadable, of another format or another study.
     """
     path = Path(folder) / DESCRIPTION
+    if leads_out(folder, DESCRIPTION):
+        raise RunError(f"{path} {LINK_OUT}: {COPY_IT}")
     try:
         description = parse_json(read_file(path))
     except FileNotFoundError:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from certmix.errors import DataError, ParameterError
-from certmix.files import read_file, write_atomically
+from certmix.files import COPY_IT, LINK_OUT, leads_out, read_file, write_atomically
+from certmix.runs.folder import DESCRIPTION
 from certmix.types import FloatArray, IntArray
 
 __all__ = [
@@ -175,6 +176,8 @@ def _plain(text: str) -> str:
 
 def _lines(path: Path) -> tuple[list[str], bool]:
     """Return a file's lines, and whether the last one ends as a line should."""
+    if (path.parent / DESCRIPTION).exists() and leads_out(path.parent, path.name):  # a run's
+        raise DataError(f"{path} {LINK_OUT}: {COPY_IT}")
     try:
         text = read_file(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:

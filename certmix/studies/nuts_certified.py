@@ -23,7 +23,7 @@ from certmix.certification.run import run_certify
 from certmix.certification.tuned import TuneRequest
 from certmix.data import restrict, spread
 from certmix.errors import DataError, Interrupted, ModelError
-from certmix.files import digest_of, read_file, write_atomically
+from certmix.files import COPY_IT, LINK_OUT, digest_of, leads_out, read_file, write_atomically
 from certmix.nuts.description import MixSettings
 from certmix.nuts.folder import FILE
 from certmix.nuts.margins import softmax_numpy
@@ -265,6 +265,8 @@ def view(numbers: Numbers) -> StudyResult:
         if Path(name).name != name:
             raise ValueError(f"run {name}")
         database = numbers.folder / CERTIFIED / name / DATABASE
+        if leads_out(numbers.folder, f"{CERTIFIED}/{name}/{DATABASE}"):
+            raise ValueError(f"run {name} {LINK_OUT}: {COPY_IT}")
         with closing(Store(database, len(numbers.class_names), read_only=True)) as store:
             held = store.inputs()
         records.append([held[index] for index in compared["inputs"]])

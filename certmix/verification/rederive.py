@@ -121,15 +121,16 @@ def check_published(run: Run) -> CheckResult:
     except CertmixError as error:
         return unchecked(check, f"nothing follows from the numbers: {error}")
     told, own = versions.get("certmix"), version("certmix")
+    first = "".join(f"{one}: {one.remedy(again)}" for one in found[:1])
     if found and told != own:
-        return unchecked(check, f"written by certmix {told}, this is {own}, and {found[0]}: {again}")
+        return unchecked(check, f"written by certmix {told}, this is {own}, and {first}")
     if any((one.cell, one.there) == ("complete", "False") for one in found):
-        return unchecked(check, f"written before all inputs were done: {found[0]}: {again}")
+        return unchecked(check, f"written before all inputs were done: {first}")
     table = "population-claim.json" if isinstance(run.request, Population) else TABLE
     if not found and not (run.folder / table).is_file():
         return CheckResult(check, Outcome.HOLDS, "no table lies in the folder: certmix show prints it")
     less = "" if alike else f"; not the plots: they are of {PLOTTER} {versions.get(PLOTTER)}, this is {drawn}"
-    faults: Faults = [(one.input, f"{one}: {again}") for one in found]
+    faults: Faults = [(one.input, f"{one}: {one.remedy(again)}") for one in found]
     return judged(check, faults, f"tables, log and plots are what the numbers give{less}")
 
 

@@ -404,7 +404,7 @@ def _audit_run(folder: Path) -> Audit:
         findings.append(_about("counts", text, remedy, wrong))
     if others := differences(folder, texts_in(request, derived)):
         more = f" (and {len(others) - 1:,} more cells)" if len(others) > 1 else ""
-        remedy = "repeat certmix certify to write it again, or restore the counts"
+        remedy = others[0].remedy("repeat certmix certify to write it again, or restore the counts")
         rows = np.unique([one.input for one in others if one.input is not None]).astype(np.int64)
         findings.append(_about("published files", f"{others[0]}{more}", remedy, rows))
     if not (folder / LOG).exists():

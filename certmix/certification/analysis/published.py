@@ -10,14 +10,17 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from certmix.errors import one_line
-from certmix.files import parse_json, read_file
+from certmix.files import COPY_IT, LINK_OUT, leads_out, parse_json, read_file
 from certmix.tables.formats import PLOTTED
 
 _SEPARATORS = {".tsv": "\t", ".csv": ","}
 
 
 class Difference(NamedTuple):
-    """A cell of a file of a run's folder that is not what the numbers give; `input` is its row's, or None."""
+    """A cell of a file of a run's folder that is not what the numbers give; `input` is its row's, or None.
+
+    Of a link that leads out of the folder nothing is compared, and `cell` is empty.
+    """
 
     file: str
     cell: str
@@ -25,7 +28,13 @@ class Difference(NamedTuple):
     derived: str
     input: int | None = None
 
+    def remedy(self, usual: str) -> str:
+        """Return what to do: what is `usual` for a cell."""
+        return usual if self.cell else COPY_IT
+
     def __str__(self) -> str:
+        if not self.cell:
+            return f"{self.file} {self.there}"
         own, derived = (one_line(text) or "nothing" for text in (self.there, self.derived))
         return f"{self.file}, {self.cell}: {own} lies there, the numbers give {derived}"
 
@@ -40,8 +49,12 @@ def differences(
     `texts` are those of the numbers, `plots` draw what they give, by name.  Files that are not there are
     passed over.
     """
-    found = list[Difference]()
+    names = [*texts, *(f"{stem}.{suffix}" for stem in plots for suffix in PLOTTED)]
+    links = {name for name in names if leads_out(folder, name)}
+    found = [Difference(name, "", LINK_OUT, "") for name in names if name in links]
     for name, own in texts.items():
+        if name in links:
+            continue
         try:
             there = read_file(folder / name).decode()
             if there != own:
@@ -53,6 +66,8 @@ def differences(
     for stem, draw in plots.items():
         for suffix in PLOTTED:
             name = f"{stem}.{suffix}"
+            if name in links:
+                continue
             try:
                 if read_file(folder / name) != draw(suffix):
                     found.append(Difference(name, "as a whole", "another picture", "the plot"))

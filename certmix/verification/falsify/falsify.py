@@ -34,7 +34,17 @@ from certmix.certification.request.proved import ROBUST, Enumerated, margin_cell
 from certmix.certification.request.sampled import CertifyRequest
 from certmix.data import spread
 from certmix.errors import DataError, ParameterError, RunError, brief
-from certmix.files import digest_of, open_file, parse_json, read_arrays, read_file, write_atomically
+from certmix.files import (
+    COPY_IT,
+    LINK_OUT,
+    digest_of,
+    leads_out,
+    open_file,
+    parse_json,
+    read_arrays,
+    read_file,
+    write_atomically,
+)
 from certmix.runs.behaviour import hold_original
 from certmix.runs.cells import Progress
 from certmix.runs.folder import DESCRIPTION
@@ -407,6 +417,9 @@ def read_finding(path: str | Path) -> tuple[Path, NDArray[np.float32], Said]:
     path = Path(path)
     try:
         path = path.with_suffix(".json")
+        for one in (path, path.with_suffix(".npz")):
+            if leads_out(one.parent, one.name):
+                raise RunError(f"{one} {LINK_OUT}: {COPY_IT}")
         found = parse_json(read_file(path))
         if not isinstance(found, dict):
             raise ValueError("it is no object")
