@@ -27,7 +27,7 @@ from certmix.runs.sources import Data, Models
 from certmix.studies.study import StudyResult as StudyResult
 from certmix.tables.trade_off import TradeOff as TradeOff
 from certmix.verification.falsify.falsify import Falsification as Falsification
-from certmix.verification.guarantee import Guarantee
+from certmix.verification.guarantees.guarantee import Guarantee
 from certmix.verification.verify import Verification as Verification
 
 __all__ = [

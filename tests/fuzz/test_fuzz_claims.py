@@ -189,7 +189,7 @@ WRONG: dict[tuple[str, str], list[bytes | Callable[[], bytes]]] = {
         )),
         *(partial(expanding, "inputs.npy", {"labels.npy": GOOD["labels.npy"]}, method) for method in METHODS),
     ],
-    ("inputs", "cat/0.png"): [
+    ("images", "cat/0.png"): [
         *(png(*size) for size in ((0, 5), (5, 0), (2**31 - 1, 2**31 - 1), (100_000, 100_000), (10_000, 10_000), (2**31, 1))),
         picture("PNG", (1, 60_000), "L"),  # grows when it is resized
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\n%%EndComments\nshowpage\n",  # would be handed to a program
@@ -212,7 +212,7 @@ def test_files_that_are_none(place: Path, reader: str, name: str) -> None:
     good, reads = READERS[reader].made(), READERS[reader].reads
     for content in WRONG[reader, name]:
         lay(place, {**good, name: content if isinstance(content, bytes) else content()})
-        for read in reads[: 3 if reader == "inputs" else 1]:
+        for read in reads[: 3 if reader == "images" else 1]:
             with little_memory():
                 refused(partial(read, place), place)
 
