@@ -57,6 +57,20 @@ def unwritable(path: Path, error: OSError) -> RunError:
     return RunError(f"cannot write {path} ({error.strerror or error}): {remedy}")
 
 
+_RIGHT = "give this user the right to read it, and to enter its folder"
+_DISK = "its disk or file system fails: repeat the command, or restore it from a copy"
+_UNREAD = {
+    errno.EACCES: _RIGHT, errno.EPERM: _RIGHT, errno.EIO: _DISK, errno.ESTALE: _DISK,
+    errno.ETIMEDOUT: _DISK, errno.ENAMETOOLONG: "shorten the path", errno.EMFILE: "let more files be open",
+    errno.ENFILE: "end other programs", errno.ENOMEM: "end other programs",
+}  # fmt: skip
+
+
+def remedy_of(error: Exception, otherwise: str) -> str:
+    """Return what to do about what could not be read: `otherwise` if what it holds or is may be at fault."""
+    return _UNREAD.get(getattr(error, "errno", None) or 0, otherwise)
+
+
 def _killed(process: str) -> bool:
     """Whether no process of this number runs here; what a killed one was writing is still there."""
     if os.name == "nt" or not process.isdecimal():

@@ -16,7 +16,7 @@ from certmix.certification.request.parts import Sampled, checked_gate
 from certmix.certification.request.sampled import NO_ROW, CertifyRequest
 from certmix.data import load
 from certmix.errors import CertmixError, ParameterError, RunError, brief
-from certmix.files import TEXT, digest_of, read_file
+from certmix.files import TEXT, digest_of, read_file, remedy_of
 from certmix.models.checks import is_trained_for
 from certmix.radii import check_alpha
 from certmix.runs.settings import Count, Option, Positive, Settings, Share
@@ -114,9 +114,8 @@ def read_tuned(path: str | Path) -> Tuned:
         return msgspec.convert(tomllib.loads(read_file(Path(path), TEXT).decode()), Tuned)
     except (CertmixError, OSError, ValueError) as error:  # also what msgspec and tomllib raise
         told = brief(error, 150)
-        raise RunError(
-            f"{path} is no file of certmix tune ({told}): name one, or give TAU,T,ALPHA or none"
-        ) from None
+        remedy = remedy_of(error, "name one, or give TAU,T,ALPHA or none")
+        raise RunError(f"{path} is no file of certmix tune ({told}): {remedy}") from None
 
 
 def input_digests(dataset: Dataset, positions: IntArray) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from certmix.errors import DataError, ParameterError
-from certmix.files import digest_of, parse_json, read_file
+from certmix.files import digest_of, parse_json, read_file, remedy_of
 from certmix.text import plain_decimal
 from certmix.types import Dataset, FloatArray
 
@@ -145,9 +145,8 @@ def _in_file(path: Path, features: Sequence[str]) -> Any:
         text = raw.decode()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise DataError(
-            f"--feature-scale {path} cannot be read ({reason}): give std, numbers, or a text file of numbers"
-        ) from None
+        remedy = remedy_of(error, "give std, numbers, or a text file of numbers")
+        raise DataError(f"--feature-scale {path} cannot be read ({reason}): {remedy}") from None
     try:
         found = parse_json(raw) if text.lstrip()[:1] in ("[", "{") else None
         if isinstance(found, dict):

@@ -17,7 +17,7 @@ from certmix.certification.request.reading import KINDS
 from certmix.certification.request.sampled import GOALS
 from certmix.certification.stored import named
 from certmix.errors import ParameterError, RunError, brief
-from certmix.files import read_file
+from certmix.files import read_file, remedy_of
 from certmix.page.gallery import Inputs, gallery
 from certmix.runs import InputRecord, read_run
 from certmix.runs.folder import CERTIFY
@@ -276,4 +276,5 @@ def plots(folder: Path) -> tuple[tuple[str, bytes], ...]:
             if path.is_file() and not path.is_symlink() and path.stat().st_size <= LARGEST_PLOT
         )
     except OSError as error:
-        raise RunError(f"{error.filename} cannot be read ({error.strerror}): restore it") from None
+        told = f"{error.filename} cannot be read ({error.strerror})"
+        raise RunError(f"{told}: {remedy_of(error, 'restore it')}") from None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from certmix.errors import RunError, brief
-from certmix.files import LINK_OUT, leads_out, open_file, refuse_special
+from certmix.files import LINK_OUT, leads_out, open_file, refuse_special, remedy_of
 from certmix.runs.records import places_of
 from certmix.runs.vectors import Kept, Row, packed_vector, unpacked
 from certmix.types import FloatArray, IntArray
@@ -121,6 +121,7 @@ class Database:
                     raise self._unreadable(f"{beside.name} {LINK_OUT}")
                 refuse_special(beside)  # SQLite would wait for a pipe
         except OSError as error:
+            self._remedy = remedy_of(error, self._remedy)
             raise self._unreadable(error.strerror or str(error)) from None
         if self._read_only:
             # A reader of a database in WAL mode makes two files beside it, unless it is told that

@@ -14,7 +14,16 @@ from types import TracebackType
 from typing import Any
 
 from certmix.errors import DataError, ModelError, ParameterError, RunError, brief
-from certmix.files import COPY_IT, LINK_OUT, digest_of, leads_out, parse_json, read_file, write_atomically
+from certmix.files import (
+    COPY_IT,
+    LINK_OUT,
+    digest_of,
+    leads_out,
+    parse_json,
+    read_file,
+    remedy_of,
+    write_atomically,
+)
 from certmix.models.composed import paths_changed
 from certmix.runs.locking import HELD, LOCK, Lock
 from certmix.runs.settings import Settings
@@ -213,8 +222,12 @@ def read_run(folder: Path, study: str | None = None, place: Path | None = None) 
         description = parse_json(read_file(path))
     except FileNotFoundError:
         raise RunError(f"{folder} holds no {DESCRIPTION}: name the folder of a certmix run") from None
+    except NotADirectoryError:
+        raise RunError(f"{folder} is no folder: name the folder of a certmix run") from None
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} is not readable ({error}): restore it or start over with --fresh") from None
+        reason = getattr(error, "strerror", None) or error
+        remedy = remedy_of(error, "restore it or start over with --fresh")
+        raise RunError(f"{path} is not readable ({reason}): {remedy}") from None
     version = description.get("format_version") if isinstance(description, dict) else None
     if isinstance(version, bool) or not isinstance(version, int) or version != FORMAT_VERSION:
         found = f"format version {version!r:.20}, this certmix reads {FORMAT_VERSION}"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from certmix.attacks.minimum_margin import minimum_margin
 from certmix.calling import call_model
 from certmix.errors import CertmixError, DataError, Interrupted, ModelError, ParameterError
-from certmix.files import open_file, read_arrays, write_atomically
+from certmix.files import open_file, read_arrays, remedy_of, write_atomically
 from certmix.nuts.algorithm import NutsFit, auxiliary_alpha, fit
 from certmix.nuts.description import (
     PUBLISHED,
@@ -264,9 +264,8 @@ def read_logits(path: Path) -> CachedLogits:
         with open_file(path) as file:
             arrays, _ = read_arrays(file, KEYS)
     except Exception as error:
-        raise DataError(
-            f"{path} is not a readable .npz of logits ({type(error).__name__}): name one"
-        ) from None
+        told = f"{path} is not a readable .npz of logits ({type(error).__name__})"
+        raise DataError(f"{told}: {remedy_of(error, 'name one')}") from None
     lacking = [key for key in KEYS if key not in arrays]
     if lacking:
         raise DataError(f"{path} lacks {lacking[0]!r}: cached logits hold {', '.join(KEYS)}")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from certmix.errors import ParameterError, RunError
-from certmix.files import BULK, read_file, write_atomically
+from certmix.files import BULK, read_file, remedy_of, write_atomically
 from certmix.models.architectures import DENOISER, BandNet, ConvNet, Denoiser, build
 from certmix.models.weights import hash_state, load_tensors
 from certmix.models.zoo import load_zoo
@@ -198,9 +198,8 @@ def _resume(
         state = load_tensors(read_file(checkpoint, BULK), device)
         same = bool(state["identity"] == identity)
     except Exception as error:
-        raise RunError(
-            f"{checkpoint} cannot be read ({type(error).__name__}): remove it to start over"
-        ) from None
+        remedy = remedy_of(error, "remove it to start over")
+        raise RunError(f"{checkpoint} cannot be read ({type(error).__name__}): {remedy}") from None
     if not same:
         raise RunError(
             f"{checkpoint} was made with other settings: "

@@ -117,9 +117,13 @@ def check_published(run: Run) -> CheckResult:
         with publish.opened(run.folder, run.description) as (request, store):
             if alike := versions.get(PLOTTER) == drawn:
                 plots = publish.plots_of(evaluation, request, store, run.description)
-        found = differences(run.folder, publish.texts_in(request, evaluation), plots)
+        texts = publish.texts_in(request, evaluation)
     except CertmixError as error:
         return unchecked(check, f"nothing follows from the numbers: {error}")
+    try:
+        found = differences(run.folder, texts, plots)
+    except CertmixError as error:
+        return unchecked(check, str(error))
     told, own = versions.get("certmix"), version("certmix")
     first = "".join(f"{one}: {one.remedy(again)}" for one in found[:1])
     if found and told != own:

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from certmix.errors import one_line
-from certmix.files import COPY_IT, LINK_OUT, leads_out, parse_json, read_file
+from certmix.errors import RunError, one_line
+from certmix.files import COPY_IT, LINK_OUT, leads_out, parse_json, read_file, remedy_of
 from certmix.tables.formats import PLOTTED
 
 _SEPARATORS = {".tsv": "\t", ".csv": ","}
@@ -62,6 +62,7 @@ def differences(
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
+            _refuse_kept(folder / name, error)
             found.append(Difference(name, "as a whole", f"what cannot be read ({error})", "a file"))
     for stem, draw in plots.items():
         for suffix in PLOTTED:
@@ -74,8 +75,15 @@ def differences(
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
+                _refuse_kept(folder / name, error)
                 found.append(Difference(name, "as a whole", f"what cannot be read ({error})", "a picture"))
     return found
+
+
+def _refuse_kept(path: Path, error: OSError | ValueError) -> None:
+    """Raise RunError where what kept a file from being read is no fault of what it holds."""
+    if remedy := remedy_of(error, ""):
+        raise RunError(f"{path} cannot be read ({getattr(error, 'strerror', error)}): {remedy}") from None
 
 
 def _compared(name: str, there: str, own: str) -> Iterator[Difference]:

@@ -43,6 +43,7 @@ from certmix.files import (
     parse_json,
     read_arrays,
     read_file,
+    remedy_of,
     write_atomically,
 )
 from certmix.runs.behaviour import hold_original
@@ -431,7 +432,7 @@ def read_finding(path: str | Path) -> tuple[Path, NDArray[np.float32], Said]:
         said = msgspec.convert(found, Said if plain and found.get("noise_seed") is None else Sampled)
     except (OSError, ValueError) as error:  # also what msgspec raises
         reason = re.sub(r"^Object missing required field `(.*)`", r"it lacks '\1'", _one_line(error))
-        remedy = "name the .json of certmix falsify, or restore the file"
+        remedy = remedy_of(error, "name the .json of certmix falsify, or restore the file")
         raise RunError(f"{path} is no finding ({reason}): {remedy}") from None
     points = path.with_suffix(".npz")
     try:
@@ -440,7 +441,8 @@ def read_finding(path: str | Path) -> tuple[Path, NDArray[np.float32], Said]:
         if point.dtype != np.float32 or not np.isfinite(point).all():
             raise ValueError(f"{point.dtype} of shape {point.shape}, not finite float32")
     except Exception as error:  # damaged archives raise errors of many kinds
-        raise DataError(f"{points} holds no point ({_one_line(error)}): restore it") from None
+        remedy = remedy_of(error, "restore it")
+        raise DataError(f"{points} holds no point ({_one_line(error)}): {remedy}") from None
     if digest_of(point.tobytes()) != said.point_checksum:
         raise DataError(f"{points} is not the point that {path.name} describes: restore both")
     return path, point, said

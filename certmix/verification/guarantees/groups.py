@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from certmix.data.frames import TABLES, frame_of
 from certmix.errors import ParameterError
-from certmix.files import digest_of, read_file
+from certmix.files import digest_of, read_file, remedy_of
 from certmix.types import Dataset
 from certmix.verification.guarantees.guarantee import GroupClaim, Guarantee, beside, source_options
 from certmix.verification.guarantees.requirements import CLASS, Requirement
@@ -60,7 +60,8 @@ def _names(path: Path, column: str | None, name: str) -> list[str]:
             names = [line.strip() for line in read_file(path, LARGEST).decode("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ParameterError(f"group {name}: {path} cannot be read ({reason}): name a text file") from None
+        remedy = remedy_of(error, "name a text file")
+        raise ParameterError(f"group {name}: {path} cannot be read ({reason}): {remedy}") from None
     odd = [row for row, one in enumerate(names, 1) if not one or not one.isprintable() or "'" in one]
     if odd:
         told = "give each input a printable name without quotation marks"
