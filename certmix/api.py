@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -405,7 +406,7 @@ def recertify(
     given, read = _given(recertify, options), _sources(sources, sigma)
     how = {"alpha": alpha, "as_printed": as_printed, "assume_selected": assume_selected, "rows": rows}
     made, folder = of_all(read, several=best, **given, **how), Path(read[0][0])
-    return CertifyResult(made, folder if len(read) == 1 and folder.is_dir() else None)
+    return CertifyResult(made, folder if len(read) == 1 and os.path.isdir(folder) else None)
 
 
 @_of_stored("gate", "standard_temperature")

@@ -11,6 +11,7 @@ import stat
 import warnings
 import zipfile
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -37,7 +38,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file in one step, replacing what was there, and make missing folders; else RunError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             temporary.write_bytes(content)
             os.replace(temporary, path)
@@ -50,11 +51,27 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise unwritable(path, error) from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those that it lies in, unless it is there; OSError if it cannot be made."""
+    missing = []
+    with suppress(FileNotFoundError):
+        os.stat(path)  # what is too long, or may not be entered, is refused before anything is made
+    while not os.path.isdir(path):  # `Path.mkdir` calls itself for each folder above, up to Python's limit
+        missing.append(path)
+        if path == (path := path.parent):
+            break
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+
+
 def unwritable(path: Path, error: OSError) -> RunError:
     """Return the error of a file or folder that cannot be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    remedy = "free space and repeat the command" if full else "choose a folder that can be written to"
-    return RunError(f"cannot write {path} ({error.strerror or error}): {remedy}")
+    remedy = "choose a folder that can be written to"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "free space and repeat the command"
+    elif error.errno == errno.ENAMETOOLONG:
+        remedy = "shorten the name or the path"
+    return RunError(f"cannot write {named(path, error)} ({error.strerror or error}): {remedy}")
 
 
 _RIGHT = "give this user the right to read it, and to enter its folder"
@@ -69,6 +86,11 @@ _UNREAD = {
 def remedy_of(error: Exception, otherwise: str) -> str:
     """Return what to do about what could not be read: `otherwise` if what it holds or is may be at fault."""
     return _UNREAD.get(getattr(error, "errno", None) or 0, otherwise)
+
+
+def named(path: str | Path, error: Exception) -> str:
+    """Return a path as messages name it: of one that is too long for the system the beginning."""
+    return f"{path!s:.80}..." if getattr(error, "errno", None) == errno.ENAMETOOLONG else str(path)
 
 
 def _killed(process: str) -> bool:

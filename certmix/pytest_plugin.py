@@ -165,6 +165,6 @@ def _settings(config: pytest.Config) -> dict[str, Any]:
                 wanted = "a number or all" if name == "inputs" else "a number"
                 raise pytest.UsageError(f"certmix_{name} = {text}: write {wanted}") from None
     beside = Path(config.rootpath) / found["data"] if "data" in found else None
-    if beside is not None and beside.exists():
+    if beside is not None and os.path.exists(beside):
         found["data"] = str(beside)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -128,8 +129,8 @@ def print_result(result: Any, format_: str, details: bool) -> None:
     print_table(result.summary, format_, details=details)
     if result.folder is not None:
         folder = Path(result.folder)
-        rows = "radii.tsv" if (folder / "radii.tsv").exists() else "records.tsv"
-        holds = f"tables, plots, {rows}" if (folder / rows).exists() else "tables"
+        rows = "radii.tsv" if os.path.exists(folder / "radii.tsv") else "records.tsv"
+        holds = f"tables, plots, {rows}" if os.path.exists(folder / rows) else "tables"
         click.echo(f"Run folder: {near(folder)} ({holds}, run.json)", err=True)
 
 
@@ -257,7 +258,7 @@ def plan(
     work: dict[str, Any] = {"inputs": inputs, "throughput": throughput, "workers": workers}
     work["price_per_hour"] = price_per_hour
     sigma, noise, scale = (asked.pop(name, None) for name in ("sigma", "noise", "scale"))
-    if noise in ENUMERATED or (like is not None and like.is_dir() and is_enumerated(like)):
+    if noise in ENUMERATED or (like is not None and os.path.isdir(like) and is_enumerated(like)):
         idle = ["sigma", "samples", "radii", "selection_samples", "scenario", "alpha"]
         refuse_unused(idle, "is for runs that sample; all cases of an input are gone through here, so")
         found = plan_cases(like, noise, scale, columns, **work, classes=classes)

@@ -209,7 +209,7 @@ def objects_of(given: dict[str, Any]) -> Sources | None:
     return Sources(**{"standard": None, **named}) if named else None
 
 
-PATH: click.Path = click.Path(path_type=Path)
+PATH: click.Path = click.Path(path_type=Path, readable=False)  # what reads it says more
 DEVICE = click.option("--device", default="auto", help="auto, cpu, cuda or mps.")
 MODEL_TIMEOUT = click.option(
     "--model-timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", expose_value=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -248,7 +249,7 @@ def audit(sources: tuple[str, ...], format_: str, **options: Any) -> int:
     """
     from certmix.certification.analysis.audit import audit
 
-    if all(Path(source).is_dir() for source in sources):
+    if all(os.path.isdir(source) for source in sources):
         of_files = ["sigmas", "samples", "failure_probability", "radii", "rows"]
         refuse_unused(of_files, "is for files: a run folder says so itself")
     sigmas = options.pop("sigmas")

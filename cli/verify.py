@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -115,14 +116,14 @@ def verify(
 
 def refuse_idle(target: Path, asked: dict[str, Any]) -> None:
     """Refuse what has no effect on the verification of a run, or where nothing is drawn again."""
-    if not target.is_dir():
+    if not os.path.isdir(target):
         refuse_unused(
             ["data", "standard", "robust"], "is for a run of Python objects: the guarantee names its own"
         )
-    if target.is_dir():
+    if os.path.isdir(target):
         refuse_unused(["runs", "fresh", "batch_size", "budget"], "is for a guarantee, not for a run")
     if asked.get("resample") == 0:
-        models = ["device"] if target.is_dir() else []
+        models = ["device"] if os.path.isdir(target) else []
         refuse_unused(["resample_samples", "new_seed", "error_rate", *models], "is for --resample above 0")
 
 
@@ -182,8 +183,8 @@ def guarantee() -> None:
 @guarantee.command("init")
 @click.argument("run", type=PATH)
 @click.option(
-    "--output", type=click.Path(path_type=Path, allow_dash=True), default=Path("guarantee.toml"),
-    help="The file to write; '-' prints it.",
+    "--output", type=click.Path(path_type=Path, allow_dash=True, readable=False),
+    default=Path("guarantee.toml"), help="The file to write; '-' prints it.",
 )  # fmt: skip
 @click.option(
     "--slack", type=float, default=0.02, help="How far requirements lie below the lower bounds of RUN."

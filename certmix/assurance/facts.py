@@ -141,7 +141,7 @@ def facts_of(found: Verification, request: VerifyRequest) -> Facts:
         sampling=found.sampling and found.sampling._replace(why=tuple(map(private.text, found.sampling.why))),
     )
     plain = private.plain({**described, "sources": with_paths(described["sources"], _last)})
-    guarantee = None if target.is_dir() else (named.target, digest_of(read_file(target)))
+    guarantee = None if os.path.isdir(target) else (named.target, digest_of(read_file(target)))
     asked = request.as_dict()
     names = ("resample", "resample_samples", "new_seed", "error_rate", "device", "run_code")
     return Facts(
@@ -199,7 +199,7 @@ def _artefacts(run: Path, described: dict[str, Any]) -> Iterator[Artefact]:
     about = "type, shape and values of inputs, labels and indices (docs/data.md)"
     yield Artefact("data", f"{data['name']}, {data['split']}", str(data["checksum"]), about)
     for name in (DESCRIPTION, DATABASE, f"{DATABASE}-wal"):
-        if (path := run / name).is_file() and path.stat().st_size:
+        if os.path.isfile(path := run / name) and path.stat().st_size:
             yield Artefact("run", name, digest_of(read_file(path, BULK)), "the file")
 
 

@@ -19,7 +19,7 @@ from certmix.assurance.ml_bom import bom_of
 from certmix.certification.publish import refuse_unfinished
 from certmix.certification.request.proved import Enumerated
 from certmix.errors import CertmixError, ParameterError, RunError, describe
-from certmix.files import digest_of, read_file, unwritable
+from certmix.files import digest_of, make_folder, read_file, unwritable
 from certmix.page import render
 from certmix.page.runs import read_page_run
 from certmix.runs.folder import DESCRIPTION
@@ -67,9 +67,13 @@ class Evidence(Result):
 def prepared(target: str | Path, output: str | Path, request: VerifyRequest) -> VerifyRequest:
     """Return the request with its new seed drawn; RunError if `output` or the run will not do."""
     folder = Path(output)
-    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        taken = os.path.lexists(folder) and (not os.path.isdir(folder) or any(folder.iterdir()))
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    if taken:
         raise RunError(f"{folder} exists: name another --output, or remove it; evidence is not overwritten")
-    if Path(target).is_dir():
+    if os.path.isdir(target):
         refuse_unfinished(Path(target))
     if request.proof is not None:
         raise ParameterError("proof is part of the evidence: leave it out")
@@ -120,12 +124,12 @@ def pack(found: Verification, request: VerifyRequest, output: str | Path) -> Evi
     folder = Path(output)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         beside.mkdir()
         try:
             for name, content in files.items():
                 (beside / name).write_bytes(content)
-            if folder.is_dir():
+            if os.path.isdir(folder):
                 folder.rmdir()
             os.replace(beside, folder)
         finally:

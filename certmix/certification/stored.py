@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -223,7 +224,7 @@ def known_of(log: PublishedLog, sigma: float | None, rows: int | None) -> KnownL
     ParameterError if the user and the log differ.
     """
     path, run, planned, classes = Path(log.source), None, None, 0
-    if path.name == LOG and log.decimals == _DECIMALS and (path.parent / DESCRIPTION).exists():
+    if path.name == LOG and log.decimals == _DECIMALS and os.path.exists(path.parent / DESCRIPTION):
         described = read_run(path.parent, "certify")
         if "request" in described and "data" in described:
             run = request_of(described, path.parent)
@@ -529,7 +530,7 @@ def recertified(
     """
     of_runs = {name: changes.get(name) for name in ("gate", "standard_temperature", "tuned")}
     given = {name: value for name, value in changes.items() if value is not None}
-    if not Path(source).is_dir():
+    if not os.path.isdir(source):
         refuse_of_runs(source, **of_runs)
         bounded = changes.get("failure_probability"), changes.get("bound")
         how = Reading(sigma, *bounded, as_printed, assume_selected, rows, noise, scale)

@@ -13,7 +13,7 @@ from certmix.data.dataset import UNIT_RANGE, Request, Source, load_arrays, restr
 from certmix.data.in_memory import from_object
 from certmix.data.scales import scaled
 from certmix.errors import DataError, ParameterError, describe
-from certmix.files import remedy_of
+from certmix.files import named, remedy_of
 from certmix.types import Dataset
 
 __all__ = [
@@ -81,7 +81,9 @@ def load(
         return source.read(place, request)
     except OSError as error:
         reason, remedy = error.strerror or describe(error), remedy_of(error, "mend or replace it")
-        raise DataError(f"{error.filename or spec} cannot be read ({reason}): {remedy}") from error
+        raise DataError(
+            f"{named(error.filename or spec, error)} cannot be read ({reason}): {remedy}"
+        ) from error
 
 
 def is_fetched(name: object) -> bool:

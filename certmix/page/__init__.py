@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
@@ -102,7 +103,7 @@ def write_report(
     if output is None and len(runs) != 1:
         raise ParameterError(f"{len(runs)} runs: name the file of the page with --output")
     path = Path(runs[0]) / FILE if output is None else Path(output)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise RunError(f"{path} is a folder: name a file such as {path / FILE}")
     try:  # replace nothing but an earlier page
         with open_file(path) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -273,7 +274,7 @@ def plots(folder: Path) -> tuple[tuple[str, bytes], ...]:
         return tuple(
             (path.stem, read_file(path, LARGEST_PLOT))
             for path in sorted(folder.glob("*.svg"))
-            if path.is_file() and not path.is_symlink() and path.stat().st_size <= LARGEST_PLOT
+            if os.path.isfile(path) and not os.path.islink(path) and path.stat().st_size <= LARGEST_PLOT
         )
     except OSError as error:
         told = f"{error.filename} cannot be read ({error.strerror})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -65,6 +66,8 @@ Statement = tuple[str, list[tuple[Any, ...]]]
 WRITES = "-writes"
 """Ends the name of a file beside the database: how many transactions it holds, until it is closed well."""
 _NO_SPACE = 1 << 20
+_LONGEST = 500
+"""Bytes of a path that SQLite opens where it is not Windows: 512 with what ends the name of its journal."""
 _FULL = "no space is left", "free space and repeat the command"
 _BUSY = "another program uses it", "close that program and repeat the command"
 _CLOSED = "it may not be opened", "permit reading and writing in its folder, or copy that and name the copy"
@@ -85,6 +88,12 @@ _FAULTS = {
     sqlite3.SQLITE_NOMEM: ("memory is short", "end other programs and repeat the command"),
 }  # fmt: skip
 """SQLite's result code -> what is the matter, and what to do: no fault of the numbers, which stay."""
+
+
+def refuse_long(path: Path) -> None:
+    """Refuse a path that is longer than SQLite opens: OSError."""
+    if os.name != "nt" and len(os.fsencode(path.absolute())) > _LONGEST:
+        raise OSError(errno.ENAMETOOLONG, "its path is too long for a database", str(path))
 
 
 class Database:
@@ -115,6 +124,8 @@ class Database:
         if self._read_only:
             self._remedy = "restore it from a copy"
         try:
+            if path is not None:
+                refuse_long(path)
             for end in ("", "-wal", "-shm", "-journal") if path is not None else ():
                 beside = self._beside(end)
                 if leads_out(beside.parent, beside.name):
@@ -126,7 +137,7 @@ class Database:
         if self._read_only:
             # A reader of a database in WAL mode makes two files beside it, unless it is told that
             # nobody writes: that is so where no -wal file lies there.
-            written = path is not None and path.with_name(f"{path.name}-wal").exists()
+            written = path is not None and os.path.exists(path.with_name(f"{path.name}-wal"))
             query = f"?mode=ro{'' if written else '&immutable=1'}"
         elif self._alone:
             query = "?vfs=unix-none"
@@ -168,8 +179,9 @@ class Database:
     def close(self) -> None:
         """Close the database."""
         self._db.close()
-        if self._path is not None and not self._read_only and not self._beside("-wal").exists():
-            self._beside(WRITES).unlink(missing_ok=True)
+        with suppress(OSError):  # what says how much was written stays if nothing can be seen of the rest
+            if self._path is not None and not self._read_only and not self._beside("-wal").exists():
+                self._beside(WRITES).unlink(missing_ok=True)
 
     def _beside(self, end: str) -> Path:
         assert self._path is not None
@@ -178,7 +190,7 @@ class Database:
     def _promised(self) -> int:
         """Return how many transactions the database held when it was last written to, 0 if closed well."""
         with suppress(OSError, ValueError):
-            if self._path is not None and (path := self._beside(WRITES)).is_file():
+            if self._path is not None and os.path.isfile(path := self._beside(WRITES)):
                 with open_file(path) as file:
                     return int(file.read(20))
         return 0
@@ -402,7 +414,7 @@ class Database:
             fault = _FAULTS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
             if fault is None or self._path is None:
                 raise self._unreadable(str(error)) from None
-            if fault is _CLOSED and self._read_only and not self._path.exists():
+            if fault is _CLOSED and self._read_only and not os.path.exists(self._path):
                 raise RunError(f"{self._path} is missing: {self._remedy}") from None
             if fault in (_CLOSED, _FAULTS[sqlite3.SQLITE_IOERR]):
                 with suppress(OSError):  # what lies beside the database wants space even to read it

@@ -19,12 +19,15 @@ from certmix.files import (
     LINK_OUT,
     digest_of,
     leads_out,
+    make_folder,
+    named,
     parse_json,
     read_file,
     remedy_of,
     write_atomically,
 )
 from certmix.models.composed import paths_changed
+from certmix.runs.database import refuse_long
 from certmix.runs.locking import HELD, LOCK, Lock
 from certmix.runs.settings import Settings
 from certmix.runs.store import WRITES, Store, is_look
@@ -227,7 +230,7 @@ def read_run(folder: Path, study: str | None = None, place: Path | None = None) 
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         remedy = remedy_of(error, "restore it or start over with --fresh")
-        raise RunError(f"{path} is not readable ({reason}): {remedy}") from None
+        raise RunError(f"{named(path, error)} is not readable ({reason}): {remedy}") from None
     version = description.get("format_version") if isinstance(description, dict) else None
     if isinstance(version, bool) or not isinstance(version, int) or version != FORMAT_VERSION:
         found = f"format version {version!r:.20}, this certmix reads {FORMAT_VERSION}"
@@ -269,11 +272,13 @@ class Run:
         if path is None:
             self.store = Store(None, classes)
             return
-        for name in (LOCK, HELD, BESIDE, ASIDE, *FILES[:-1]):
-            if (path / name).is_symlink():
-                raise RunError(f"{path / name} is a link: a run writes only into its own folder; remove it")
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            for name in (LOCK, HELD, BESIDE, ASIDE, *FILES[:-1]):
+                if (path / name).is_symlink():
+                    told = "a run writes only into its own folder; remove it"
+                    raise RunError(f"{path / name} is a link: {told}")
+            refuse_long(path / BESIDE / DATABASE)
+            make_folder(path)
             self._lock = Lock(path, say)
         except OSError as error:
             raise _unusable(path, error) from None
@@ -425,12 +430,14 @@ class Run:
 
 def _unusable(folder: Path, error: OSError) -> RunError:
     """Return the error of a folder that cannot be written to."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno == errno.ENAMETOOLONG:
+        remedy = "choose a shorter --output"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free space and repeat the command; all that was kept is there"
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and (folder / DESCRIPTION).exists():
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and os.path.exists(folder / DESCRIPTION):
         remedy = (
             "it is read-only: certmix show prints its table; to go on, copy it and name the copy by --output"
         )
     else:
         remedy = "choose another --output"
-    return RunError(f"{folder}: cannot be used as a run folder ({error.strerror}): {remedy}")
+    return RunError(f"{named(folder, error)}: cannot be used as a run folder ({error.strerror}): {remedy}")

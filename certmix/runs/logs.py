@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from certmix.errors import DataError, ParameterError
-from certmix.files import COPY_IT, LINK_OUT, leads_out, read_file, remedy_of, write_atomically
+from certmix.files import COPY_IT, LINK_OUT, leads_out, named, read_file, remedy_of, write_atomically
 from certmix.runs.folder import DESCRIPTION
 from certmix.types import FloatArray, IntArray
 
@@ -183,7 +183,7 @@ def _lines(path: Path) -> tuple[list[str], bool]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         remedy = remedy_of(error, "name a run folder, a log or class counts")
-        raise DataError(f"{path} cannot be read ({reason}): {remedy}") from None
+        raise DataError(f"{named(path, error)} cannot be read ({reason}): {remedy}") from None
     return text.splitlines(), text.endswith(("\n", "\r"))
 
 

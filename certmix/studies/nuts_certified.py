@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -247,7 +248,7 @@ def noisy_logits(numbers: Numbers, asked: CertifiedRequest | TuneRequest) -> Noi
 def _restored(folder: Path | None) -> Iterator[None]:
     """Put the mix back that lay in the run folder, if another is not certified to the end."""
     path = None if folder is None else folder / FILE
-    before = None if path is None or not path.is_file() else read_file(path)
+    before = None if path is None or not os.path.isfile(path) else read_file(path)
     try:
         yield
     except BaseException:

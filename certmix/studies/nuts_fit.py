@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -330,7 +331,7 @@ def nuts_published(
     robust = named.robust or ROBUST
     if not isinstance(named.standard, str) or not isinstance(robust, str):
         raise ModelError("a mix is saved by the names of its two models: name both, not objects or none")
-    if (folder / DESCRIPTION).exists():
+    if os.path.exists(folder / DESCRIPTION):
         raise ParameterError(f"{folder} is the folder of a run, whose mix would be lost: name another")
     classes, side = SHAPES[name]
     shape, two = (2, 3, named.crop or side, named.crop or side), np.arange(2)

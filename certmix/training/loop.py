@@ -98,7 +98,7 @@ def train(
     if behind is not None:
         identity["behind"] = hash_state(behind)
     first = 0
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None:
         first = _resume(checkpoint, identity, model, average, optimizer, device)
     pad = [recipe.translate] * 4
     padded = F.pad(images.float(), pad, mode="reflect").to(torch.uint8) if any(pad) else images
@@ -193,10 +193,12 @@ def _resume(
     optimizer: torch.optim.Optimizer,
     device: str,
 ) -> int:
-    """Load a checkpoint's state and return the next epoch."""
+    """Load a checkpoint's state and return the next epoch, 0 if there is none."""
     try:
         state = load_tensors(read_file(checkpoint, BULK), device)
         same = bool(state["identity"] == identity)
+    except FileNotFoundError:
+        return 0
     except Exception as error:
         remedy = remedy_of(error, "remove it to start over")
         raise RunError(f"{checkpoint} cannot be read ({type(error).__name__}): {remedy}") from None

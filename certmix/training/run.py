@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from certmix.attacks import pgd
 from certmix.data import load_arrays
 from certmix.errors import DataError, ParameterError
-from certmix.files import unwritable
+from certmix.files import make_folder, unwritable
 from certmix.models.architectures import DENOISER
 from certmix.models.denoised import Denoised
 from certmix.models.spec import load_model
@@ -100,7 +100,7 @@ def train_to_folder(
             more = f"-{level:.2f}" if recipe.noise_sigma else f"-{level:.2f}".removesuffix(".00")
         name = f"{dataset.name}-{what}{more}"
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
     except OSError as error:
         raise unwritable(output, error) from error
     images, labels = _images(dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -147,7 +148,7 @@ def proposed(
     `groups` are as `certmix.verification.guarantees.guarantee.named_group` reads them.
     """
     path = output or Path("guarantee.toml")
-    if output is not None and output.exists() and not force:
+    if output is not None and os.path.exists(output) and not force:
         raise ParameterError(f"{output} exists: name another --output, or add --force to replace it")
     named = dict(named_group(one, path.parent) for one in groups)
     made, remarks = propose(run, path, groups=named, **how)

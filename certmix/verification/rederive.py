@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -131,7 +132,7 @@ def check_published(run: Run) -> CheckResult:
     if any((one.cell, one.there) == ("complete", "False") for one in found):
         return unchecked(check, f"written before all inputs were done: {first}")
     table = "population-claim.json" if isinstance(run.request, Population) else TABLE
-    if not found and not (run.folder / table).is_file():
+    if not found and not os.path.isfile(run.folder / table):
         return CheckResult(check, Outcome.HOLDS, "no table lies in the folder: certmix show prints it")
     less = "" if alike else f"; not the plots: they are of {PLOTTER} {versions.get(PLOTTER)}, this is {drawn}"
     faults: Faults = [(one.input, f"{one}: {one.remedy(again)}") for one in found]

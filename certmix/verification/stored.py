@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -128,7 +129,7 @@ def load(folder: Path | Run) -> Run:
 def opened(folder: Path, classes: int | None = None) -> Store:
     """Return the numbers of a run, to read only; RunError if there are none."""
     path = folder / DATABASE
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise RunError(f"{path} is missing: name the folder of a certmix run, or restore it")
     return Store(path, classes, read_only=True)
 

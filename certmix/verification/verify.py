@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -82,7 +83,7 @@ class Stored(NamedTuple):
     @property
     def published(self) -> bool:
         """Whether the run came to its table: one that was killed before wants it."""
-        return (self.folder / TABLE).is_file()
+        return os.path.isfile(self.folder / TABLE)
 
 
 class Plan(NamedTuple):
@@ -118,7 +119,7 @@ def plan(guarantee: Guarantee, sources: Sources, loaded: Loaded, runs: Path) -> 
     ]
     same = [folder for folder, differences in others if not differences]
     found, errors, why = [], [], []
-    for folder in dict.fromkeys([*([usual] if (usual / DESCRIPTION).is_file() else []), *same]):
+    for folder in dict.fromkeys([*([usual] if os.path.isfile(usual / DESCRIPTION) else []), *same]):
         try:
             if _begun(folder):
                 found.append(_stored(folder, request, indices, sources, loaded))
@@ -256,7 +257,7 @@ def draw(
     folder, found, sampled = planned.folder, planned.found, isinstance(guarantee.asked, CertifyRequest)
 
     def samples() -> int:
-        if not isinstance(request, CertifyRequest) or not (folder / DATABASE).is_file():
+        if not isinstance(request, CertifyRequest) or not os.path.isfile(folder / DATABASE):
             return 0
         with closing(opened(folder, classes)) as store:
             drawn = [one.drawn for index, one in store.inputs().items() if index in wanted]
@@ -373,7 +374,7 @@ def verify(
     request = request or VerifyRequest()
     run = Path(target)
     with guard.failing_closed():
-        if not run.is_dir():
+        if not os.path.isdir(run):
             if sources is not None:
                 remedy = "a guarantee names its own models and data: leave them out"
                 raise ParameterError(f"{target} is no run folder: {remedy}")
@@ -421,7 +422,7 @@ def _given(run: Path, sources: Sources | None) -> dict[str, Any]:
 
 def unchecked(target: str | Path, reason: str) -> Verification:
     """Return what is reported where verification could not begin or go on."""
-    kind = "run" if Path(target).is_dir() else "guarantee"
+    kind = "run" if os.path.isdir(target) else "guarantee"
     check = CheckResult("verification", Outcome.UNCHECKED, reason)
     return Verification(str(target), kind, None, None, (check,))
 
@@ -549,7 +550,7 @@ def _verify_population(
     run = Path(request.runs) / identity_of(asked, loaded).folder_name()
 
     def there() -> tuple[int, int]:
-        if not (run / DATABASE).is_file() or "request" not in read_run(run):
+        if not os.path.isfile(run / DATABASE) or "request" not in read_run(run):
             return 0, 0
         claim: Any = show(run)
         return claim.data["draws"], claim.data["samples"]

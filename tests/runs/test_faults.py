@@ -119,7 +119,7 @@ def test_damage_alone_advises_to_start_over(tmp_path: Path, begin, read_only, re
 
 @pytest.mark.parametrize(("number", "told"), [
     (errno.ENOSPC, "free space and repeat the command"), (errno.EROFS, "copy it and name the copy"),
-    (errno.EACCES, "copy it and name the copy"), (errno.ENAMETOOLONG, "choose another --output"),
+    (errno.EACCES, "copy it and name the copy"), (errno.ENAMETOOLONG, "choose a shorter --output"),
 ])  # fmt: skip
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch, number, told):
     Run(tmp_path, IDENTITY).close()

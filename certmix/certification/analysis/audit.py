@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def audit(
         1.0 if sigma is None else sigma, 1.0, samples=samples, goal="fixed",
         failure_probability=failure_probability, radii=tuple(radii),
     )  # fmt: skip
-    if Path(source).is_dir():
+    if os.path.isdir(source):
         return _audit_run(Path(source))
     found = read_published(source)
     if isinstance(found, ClassCounts):
@@ -407,7 +408,7 @@ def _audit_run(folder: Path) -> Audit:
         remedy = others[0].remedy("repeat certmix certify to write it again, or restore the counts")
         rows = np.unique([one.input for one in others if one.input is not None]).astype(np.int64)
         findings.append(_about("published files", f"{others[0]}{more}", remedy, rows))
-    if not (folder / LOG).exists():
+    if not os.path.exists(folder / LOG):
         text = f"no {LOG} to compare the counts with"
         findings.append(Finding("published files", text, "repeat certmix certify to write it", False))
     return Audit(str(folder), "run folder", facts, tuple(findings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def truth_of(path: Path, how: Reading) -> tuple[Truth, Smoothing, CertifyRequest
     CertmixError
         If it cannot be read, or holds no inputs.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         stored = read_stored(path, how)
         refuse_empty(stored)
         p, abstained, classes = stored.bounds.p_lower, stored.selected < 0, 10

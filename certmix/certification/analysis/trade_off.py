@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -206,7 +207,7 @@ def read_mixable(
     if not 0.0 <= assumed <= 1.0:
         raise ParameterError(f"standard accuracy = {assumed}: it must lie in [0, 1], such as 0.95")
     standard, prospects = None, None
-    if Path(source).is_dir():
+    if os.path.isdir(source):
         refuse_of_files(source, as_printed=as_printed, assume_selected=assume_selected)
         changed = {"gate": gate, "standard_temperature": standard_temperature}
         if is_enumerated(Path(source)):

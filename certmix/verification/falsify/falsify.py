@@ -237,7 +237,7 @@ def attack_claims(
 def read_claims(folder: str | Path, request: FalsifyRequest) -> Claims:
     """Return the certificates that a run's stored numbers give, of inputs chosen by index alone."""
     folder = Path(folder)
-    if folder.is_file():
+    if os.path.isfile(folder):
         told = "name the folder of a run of certmix certify, whose model is attacked"
         raise RunError(f"{folder} is a file: {told}; a log alone is checked by certmix audit")
     run = load(folder)

@@ -20,7 +20,7 @@ from certmix.certification.request.sampled import CertifyRequest
 from certmix.data import DATASETS
 from certmix.data.scales import SPREAD
 from certmix.errors import CertmixError, ParameterError, one_line
-from certmix.files import read_file, remedy_of
+from certmix.files import named, read_file, remedy_of
 from certmix.models.composed import paths_changed
 from certmix.models.kinds import OUTPUTS
 from certmix.models.zoo import zoo_names
@@ -170,7 +170,7 @@ def read_guarantee(path: str | Path) -> Guarantee:
     except UnicodeDecodeError:
         raise ParameterError(f"{path} is not UTF-8 text: name a guarantee file (TOML)") from None
     except OSError as error:
-        told = f"{path} cannot be read ({error.strerror})"
+        told = f"{named(path, error)} cannot be read ({error.strerror})"
         remedy = remedy_of(error, "name a guarantee file or the folder of a run")
         raise ParameterError(f"{told}: {remedy}") from None
 
