@@ -96,6 +96,12 @@ def refuse_long(path: Path) -> None:
         raise OSError(errno.ENAMETOOLONG, "its path is too long for a database", str(path))
 
 
+def moved(path: Path) -> RunError:
+    """Return the error of a run's file or folder that is no longer where it was opened."""
+    gone = path if os.path.exists(path.parent) else path.parent
+    return RunError(f"{gone} was moved or deleted while it was in use: put it back and repeat the command")
+
+
 class Database:
     """A vector of numbers, float64 or int64, for each cell and input, and remembered facts.
 
@@ -388,6 +394,7 @@ class Database:
         if self._path is None:
             return
         try:
+            os.stat(self._path)  # rows of a file that was deleted are written, and gone
             flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             file = os.open(self._beside(WRITES), flags, 0o666)
             try:
@@ -395,10 +402,7 @@ class Database:
             finally:
                 os.close(file)
         except FileNotFoundError:
-            folder = self._path.parent
-            raise RunError(
-                f"{folder} was moved or deleted while it was in use: put it back and repeat the command"
-            ) from None
+            raise moved(self._path) from None
         except OSError:  # of a full disk: the numbers are stored
             pass
 
@@ -416,6 +420,9 @@ class Database:
                 raise self._unreadable(str(error)) from None
             if fault is _CLOSED and self._read_only and not os.path.exists(self._path):
                 raise RunError(f"{self._path} is missing: {self._remedy}") from None
+            elsewhere = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED
+            if elsewhere or (hasattr(self, "_db") and not os.path.exists(self._path.parent)):
+                raise moved(self._path) from None
             if fault in (_CLOSED, _FAULTS[sqlite3.SQLITE_IOERR]):
                 with suppress(OSError):  # what lies beside the database wants space even to read it
                     free = shutil.disk_usage(self._path.parent).free

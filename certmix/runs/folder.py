@@ -27,7 +27,7 @@ from certmix.files import (
     write_atomically,
 )
 from certmix.models.composed import paths_changed
-from certmix.runs.database import refuse_long
+from certmix.runs.database import moved, refuse_long
 from certmix.runs.locking import HELD, LOCK, Lock
 from certmix.runs.settings import Settings
 from certmix.runs.store import WRITES, Store, is_look
@@ -317,7 +317,11 @@ class Run:
                 self.describe({})
             if "request" in earlier and not database.exists():
                 say(f"{database} is missing: the run begins from nothing; restore it if there is a copy")
-            self.store = Store(database, classes, alone=self._lock.lacking)
+            try:
+                self.store = Store(database, classes, alone=self._lock.lacking)
+            except RunError:
+                self._refuse_moved(self._files)
+                raise
             if self.store.lost:
                 say(
                     f"{database} lacks its last {self.store.lost} writes: {DATABASE}-wal is missing or old; "
@@ -359,7 +363,15 @@ class Run:
 
     def described(self) -> dict[str, Any]:
         """Return what ``run.json`` says now; nothing of a run in memory."""
-        return {} if self._files is None else read_run(self._files, place=self.path)
+        if self._files is None:
+            return {}
+        self._refuse_moved(self._files / DESCRIPTION)
+        return read_run(self._files, place=self.path)
+
+    def _refuse_moved(self, path: Path) -> None:
+        """Refuse a run of which this is no longer where it was; a write would make its folder anew."""
+        if not os.path.lexists(path):
+            raise moved(path)
 
     def begin(self, description: dict[str, Any]) -> None:
         """Take what ``run.json`` is to say once this request publishes; write it now if none is there.
@@ -375,6 +387,7 @@ class Run:
         """Write ``run.json``: the identity and whatever `description` adds."""
         self._described = None
         if self._files is not None:
+            self._refuse_moved(self._files)
             content = {"format_version": FORMAT_VERSION, "identity": self.identity.as_dict(), **description}
             if self.path is not None and "sources" in content:  # seen from it, wherever it is opened
                 content["sources"] = with_paths(content["sources"], _moved("", self.path))
@@ -387,6 +400,7 @@ class Run:
         """
         if self.path is None:
             return
+        self._refuse_moved(self.path)
         if self._files != self.path:
             self._take_place()
         write(self.path)

@@ -94,6 +94,52 @@ def test_a_fault_of_the_disk_has_its_own_advice_and_costs_no_numbers(tmp_path: P
         put(store, 99)
 
 
+STEPS = {
+    "describing": lambda run: run.begin({"request": {}}),
+    "writing": lambda run: put(run.store, 2),
+    "publishing": lambda run: run.publish(lambda folder: (folder / "table.md").write_text("")),
+}
+
+
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_that_is_moved_at_any_moment_says_so(tmp_path: Path, step, written):
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    run = Run(folder, IDENTITY)
+    if written:
+        put(run.store, 1)
+    folder.rename(elsewhere)
+    with pytest.raises(RunError, match="run was moved or deleted while it was in use: put it back"):
+        STEPS[step](run)
+    assert not folder.exists()
+    elsewhere.rename(folder)
+    run.close()
+    with Run(folder, IDENTITY) as again:
+        assert again.store.known(LOOK) >= ({1} if written else set())
+
+
+def test_a_run_that_is_moved_before_its_database_is_made_says_so(tmp_path: Path, monkeypatch):
+    made = folders.Store
+
+    def moved(*given, **more):
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        return made(*given, **more)
+
+    monkeypatch.setattr(folders, "Store", moved)
+    with pytest.raises(RunError, match="run was moved or deleted while it was in use: put it back"):
+        Run(tmp_path / "run", IDENTITY)
+
+
+def test_numbers_that_are_deleted_while_a_run_writes_them_are_missed(tmp_path: Path):
+    run = Run(tmp_path / "run", IDENTITY)
+    put(run.store, 1)
+    for path in (tmp_path / "run").glob(f"{DATABASE}*"):
+        path.unlink()
+    with pytest.raises(RunError, match=rf"{DATABASE} was moved or deleted while it was in use"):
+        put(run.store, 2)
+    run.close()
+
+
 def test_what_cannot_be_opened_for_lack_of_space_is_not_a_matter_of_rights(tmp_path: Path, monkeypatch):
     with pytest.raises(RunError, match="may not be opened .* permit reading and writing"):
         Store(tmp_path / "none" / DATABASE)
