@@ -10,8 +10,8 @@ import os
 import stat
 import warnings
 import zipfile
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
-from certmix.errors import RunError
+from certmix.errors import CertmixError, RunError, brief
 
 TEXT, BULK = 1 << 26, 1 << 33
 """Bytes up to which a file is read whole: JSON, TOML, code and logs; weights, programs and declared files."""
@@ -146,6 +146,28 @@ def leads_out(folder: str | Path, name: str) -> bool:
     """
     place = os.path.realpath(folder)
     return Path(place) not in Path(os.path.realpath(os.path.join(place, name))).parents
+
+
+@contextmanager
+def unquoted(path: object, named_by: Sequence[str | Path], what: str, remedy: str) -> Iterator[None]:
+    """Say only that a file cannot be read as `what` where another names it: it may be private.
+
+    The files of `named_by` led to it.  What lies in the folder of one of these, a run or a mix, came with it,
+    and may be quoted; so may what its user names, and what the system says of it.  A guarantee, which is no
+    JSON, has no folder of its own.
+    """
+    try:
+        yield
+    except CertmixError as error:
+        own = [os.path.realpath(file.parent) for file in map(Path, named_by) if file.suffix == ".json"]
+        place = os.path.expanduser(path) if isinstance(path, str | Path) else ""
+        known = Path(os.path.realpath(place)).parents
+        if not (named_by and os.path.lexists(place)) or isinstance(error.__cause__, OSError):
+            raise
+        if any(Path(folder) in known for folder in own):
+            raise
+        told = f"{brief(path)}, which {named_by[-1]} names, cannot be read as {what}"
+        raise type(error)(f"{told}; it may be private, so that no more is told: {remedy}") from None
 
 
 def refuse_special_in(folder: str | Path) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from certmix import guard
 from certmix.calling import call_it
 from certmix.errors import ModelError, describe
-from certmix.files import digest_of
+from certmix.files import digest_of, unquoted
 from certmix.models.architectures import LogProbabilities, Normalized, parse_normalize
 from certmix.models.arrays import ArrayFunction, Estimator, as_module, content_of
 from certmix.models.checks import fewer_classes
@@ -260,8 +260,10 @@ def load_model(
             no_label_zero=no_label_zero, **how,
         )  # fmt: skip
         return _declared(behind(both[0], base, **how), digests)
-    mix = _find_mix(spec, zoo)
-    path = None if mix is not None else _find_card(spec, zoo)
+    mix, naming = _find_mix(spec, zoo), files_of(named_by)
+    quoting = partial(unquoted, spec, naming, "a model", "name it yourself, with --robust, to see why")
+    with quoting():
+        path = None if mix is not None else _find_card(spec, zoo)
     whole = mix is not None or path is not None
     own_weights = whole or is_program(spec) or library_of(spec) not in ("", "timm", "torchvision")
     if weights is not None and own_weights:
@@ -279,13 +281,18 @@ def load_model(
         loaded = load_part(*mix, spec, device=device, classes=classes, named_by=named_by, run_code=run_code)
     elif path is not None:
         stem = path.name.removesuffix(".json")
-        card = zoo_card(stem, path.parent)
+        if naming and not path.exists():  # of what lies beside it nothing is told
+            raise ModelError(f"{path}, which {naming[-1]} names, is missing: restore it, or name another")
+        with quoting():
+            card = zoo_card(stem, path.parent)
         if classes is not None and card.classes is None:
             raise ModelError(f"{spec} is a denoiser, which gives no classes: name it with --denoiser")
         if classes is not None and card.classes is not None and card.classes < classes:
             raise ModelError(fewer_classes(spec, card.classes, classes, no_label_zero))
+        with quoting():
+            module = load_zoo(stem, path.parent)
         loaded = LoadedModel(
-            _ready(load_zoo(stem, path.parent), spec, device), card.name, spec,
+            _ready(module, spec, device), card.name, spec,
             digest_of(f"zoo\0{card.name}\0{card.sha256}".encode()),
             card.trained_for, card.input_range, card, {"weights": card.sha256},
         )  # fmt: skip

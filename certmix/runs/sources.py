@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from certmix import guard
 from certmix.data import DATASETS, dataset_of, is_fetched, parse_input_range, scaled, stack
 from certmix.data.scales import SPREAD, parse_feature_scale
 from certmix.errors import DataError, ModelError, ParameterError, RunError, brief
+from certmix.files import unquoted
 from certmix.models.composed import at_sigma, denoised_spec
 from certmix.models.kinds import OBJECT, OUTPUTS, is_factory, is_model
 from certmix.radii.smoothings import Smoothing
@@ -192,6 +194,11 @@ class Sources(Settings, frozen=True):
         """The file that names them, None where whoever runs certmix does; see `SourcesOf`."""
         return None
 
+    @property
+    def origins(self) -> list[str]:
+        """That file, if there is one."""
+        return [] if self.origin is None else [self.origin]
+
     def how(self, role: str) -> dict[str, Any]:
         """Return with what beside its spec a model is loaded, for `certmix.models.spec.load_model`."""
         named = ("weights", "normalize", "outputs", "files")
@@ -340,8 +347,9 @@ def _no_label_zero(dataset: Dataset) -> bool:
     return bool(dataset.labels.min() > 0) and dataset.settings.get("source") != "images"
 
 
-def _tell(dataset: Dataset, say: Callable[[str], None]) -> None:
-    for key in ("clipped", "labels", "texts"):
+def _tell(dataset: Dataset, say: Callable[[str], None], quoting: bool = True) -> None:
+    """Say how data were understood, with or without names of classes and columns."""
+    for key in ("clipped", *(("labels", "texts") if quoting else ())):
         if key in dataset.settings:
             say(f"{dataset.name}: {dataset.settings[key]}")
 
@@ -441,7 +449,7 @@ def load_models(
 
     found: dict[str, LoadedModel] = {}
     dataset = load_data(sources) if dataset is None else dataset
-    _tell(dataset, say)
+    _tell(dataset, say, sources.origin is None)
     for role, given in (("robust", robust_spec), ("standard", sources.standard)):
         how = sources.how(role)
         if isinstance(given, str):
@@ -483,15 +491,26 @@ def load_data(sources: Sources) -> Dataset:
                 f"{brief(dataset)} is data on a network that {sources.origin} names, and was not fetched: "
                 "add --run-code (from Python, run_code=True), or name the data yourself"
             )
-        dataset = dataset_of(
-            dataset, sources.split, input_range=sources.input_range, resize=sources.resize,
-            crop=sources.crop, label_column=sources.label_column,
-        )  # fmt: skip
+        with _unquoted_data(sources):
+            dataset = dataset_of(
+                dataset, sources.split, input_range=sources.input_range, resize=sources.resize,
+                crop=sources.crop, label_column=sources.label_column,
+            )  # fmt: skip
     if sources.feature_scale is not None and len(dataset):
-        dataset = scaled(dataset, sources.feature_scale)
+        remedy = "name it yourself, with --feature-scale, to see why"
+        with (
+            _unquoted_data(sources),
+            unquoted(sources.feature_scale, sources.origins, "feature scales", remedy),
+        ):
+            dataset = scaled(dataset, sources.feature_scale)
     if len(dataset) == 0:
         raise ModelError(f"{dataset.name} holds no inputs: choose other data or another --split")
     return dataset
+
+
+def _unquoted_data(sources: Sources) -> AbstractContextManager[None]:
+    """Say nothing of what lies in data that a file names."""
+    return unquoted(sources.data, sources.origins, "data", "name it yourself, with --data, to see why")
 
 
 def _made(spec: str, sources: Sources) -> Any:

@@ -53,8 +53,7 @@ def _names(path: Path, column: str | None, name: str) -> list[str]:
         if column is not None:
             frame = frame_of(path, as_text=True)
             if column not in frame.columns:
-                known = ", ".join(map(str, frame.columns[:8]))
-                raise ParameterError(f"group {name}: {path} has no column {column!r} (columns: {known})")
+                raise ParameterError(f"group {name}: {path} has no column {column!r}: name one that it has")
             names = [str(one).strip() for one in frame[column]]
         else:
             names = [line.strip() for line in read_file(path, LARGEST).decode("utf-8-sig").splitlines()]
@@ -65,7 +64,7 @@ def _names(path: Path, column: str | None, name: str) -> list[str]:
     odd = [row for row, one in enumerate(names, 1) if not one or not one.isprintable() or "'" in one]
     if odd:
         told = "give each input a printable name without quotation marks"
-        raise ParameterError(f"group {name}: {path}, row {odd[0]}: {names[odd[0] - 1][:40]!r}: {told}")
+        raise ParameterError(f"group {name}: {path}, row {odd[0]}: {told}")
     return names
 
 
