@@ -128,6 +128,8 @@ def _from_user(spec: str, device: str, zoo: Path) -> Foreign:
     raise ModelError(f"model {spec!r} is unknown: {hint}use one of {names}{FORMS}")
 
 
+RUN = "run.json"
+"""What a run's folder is known by."""
 Naming = str | Path | Sequence[Path] | None
 """The file that names a model, or the files that led there; None where its user does."""
 
@@ -143,7 +145,8 @@ def refuse_code(spec: str, named_by: Naming, run_code: bool) -> None:
     """Refuse code that a file names: in the folder of a run or a mix always, elsewhere unless it was allowed.
 
     The files of `named_by` led there, the last of which names it: a run's, then that of a mix in it, so that
-    the folder of each counts.  A guarantee, which is no JSON, lies beside the code that it is about.
+    the folder of each counts, and those of runs around it.  A guarantee, which is no JSON, lies beside the
+    code that it is about.
     """
     naming = files_of(named_by)
     if not naming or not is_code(spec):
@@ -155,11 +158,14 @@ def refuse_code(spec: str, named_by: Naming, run_code: bool) -> None:
         module = {"hf": "transformers"}.get(head := spec.partition(":")[0], head)  # or a library
         files = [str(file) for place in sys.path for file in located(module, [Path(place or ".")])]
     places = [Path(way(file)) for file in files for way in (os.path.abspath, os.path.realpath)]
-    for file in naming:
-        folders = {Path(way(file.parent)) for way in (os.path.abspath, os.path.realpath)}
-        if file.suffix == ".json" and any(folders.intersection(place.parents) for place in places):
+    for file in (one for one in naming if one.suffix == ".json"):
+        seen = [Path(way(file.parent)) for way in (os.path.abspath, os.path.realpath)]
+        folders = dict.fromkeys(seen, file.parent)
+        for around in (one for folder in seen for one in folder.parents if os.path.isfile(one / RUN)):
+            folders[around] = around  # a mix that lies in a run came with it
+        for inside in (folders[one] for place in places for one in place.parents if one in folders):
             raise ModelError(
-                f"{spec} is code inside {file.parent}, from where none is run: read it, move it elsewhere, "
+                f"{spec} is code inside {inside}, from where none is run: read it, move it elsewhere, "
                 f"and name that place in {naming[-1].name}"
             )
     if not run_code:

@@ -174,6 +174,32 @@ def test_code_inside_a_run_is_refused_though_a_mix_names_it(command, planted, mo
             assert not planted.ran(), spec
 
 
+def test_code_inside_a_run_is_refused_for_what_lies_in_it(command, planted, monkeypatch):
+    monkeypatch.syspath_prepend(planted.run)
+    names = [one for one in inside(planted) if not one.startswith("run/")]
+    shutil.copytree(planted.folder / "mix", planted.run / "mixes" / "one")
+    shutil.copytree(planted.run, planted.folder / "copy", ignore=shutil.ignore_patterns("mixes"))
+    shutil.copytree(planted.folder / "copy", planted.run / "certified" / "inner")
+    (planted.folder / "way").symlink_to(planted.run / "mixes")
+    for spec in names:
+        for file in (
+            planted.run / "mixes" / "one" / "nuts.json",
+            planted.run / "certified" / "inner" / "run.json",
+        ):
+            described = json.loads(file.read_text())
+            if file.name == "nuts.json":
+                described["standard"]["spec"] = described["robust"]["spec"] = spec
+            else:
+                described["sources"] |= {"standard": spec, "robust": spec}
+            file.write_text(json.dumps(described))
+        for folder in ("run/mixes/one", "way/one"):
+            with pytest.raises(ModelError, match="is code inside .*run, from where none is run"):
+                load_nuts(Path(folder), run_code=True)
+        found = command("falsify", "run/certified/inner", "--run-code")
+        assert found.code == 2 and "from where none is run" in found.err
+        assert not planted.ran()
+
+
 def test_a_denoiser_that_a_file_names_is_code_though_its_classifier_is_an_object(planted):
     stored = {"data": planted.named["data"], "standard": None, "robust": None,
               "denoiser": planted.named["robust"], "objects": ["robust"]}  # fmt: skip
