@@ -51,7 +51,8 @@ class _Lossy(io.RawIOBase):
 
 def hurry() -> None:
     """Do not wait any more for a reader that does not read: a pager, or a program that hangs."""
-    _HURRIED.append(True)
+    if os.name != "nt":  # where only sockets can be asked whether they take something
+        _HURRIED.append(True)
 
 
 class _Kept(io.TextIOWrapper):
