@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import stat
 import warnings
 import zipfile
@@ -86,6 +87,12 @@ _UNREAD = {
 def remedy_of(error: Exception, otherwise: str) -> str:
     """Return what to do about what could not be read: `otherwise` if what it holds or is may be at fault."""
     return _UNREAD.get(getattr(error, "errno", None) or 0, otherwise)
+
+
+def as_argument(path: str | Path) -> str:
+    """Return a path as it is typed in a shell, where it is no option of a command."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") and text != "-" else text)
 
 
 def named(path: str | Path, error: Exception) -> str:

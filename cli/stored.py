@@ -12,7 +12,7 @@ import click
 
 from certmix.certification.request.sampled import CertifyRequest
 from certmix.errors import CertmixError, ParameterError
-from certmix.files import write_atomically
+from certmix.files import as_argument, write_atomically
 from certmix.radii import CERTIFICATES
 from certmix.radii.counted import EXACT, THEOREM
 from certmix.runs.settings import Option
@@ -272,7 +272,7 @@ def _lines(one: Any, assumed: set[str]) -> list[str]:
         if value is not None
     ]
     if one.kind == "run folder":
-        facts.append(f"  plots: not looked at; certmix verify {one.source} checks them")
+        facts.append(f"  plots: not looked at; certmix verify {as_argument(one.source)} checks them")
     findings = []
     for finding in one.findings:
         more = " ..." if finding.count > len(finding.inputs) else ""

@@ -213,6 +213,7 @@ def init(
     this share of themselves), rounded down; edit them at will. Paths become
     relative to the file.
     """
+    from certmix.files import as_argument
     from certmix.models.composed import is_code
     from certmix.models.kinds import is_factory
     from certmix.verification.proposing import proposed
@@ -229,12 +230,13 @@ def init(
         out(content, nl=False)
         return 0
     parent = Path(run).parent
-    where = "" if parent == Path("runs") else f" --runs {parent}"
+    where = "" if parent == Path("runs") else f" --runs {as_argument(parent)}"
     models = [one.model for one in (made.standard, made.robust) if one is not None]
     if is_factory(made.data.name) or any(map(is_code, models)):
         where += " --run-code"
     many = len(made.requirements)
-    click.echo(f"{output}: {many} requirements; check with: certmix verify {output}{where}", err=True)
+    command = f"certmix verify {as_argument(output)}{where}"
+    click.echo(f"{output}: {many} requirements; check with: {command}", err=True)
     return 0
 
 

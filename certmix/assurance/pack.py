@@ -68,6 +68,10 @@ def prepared(target: str | Path, output: str | Path, request: VerifyRequest) -> 
     """Return the request with its new seed drawn; RunError if `output` or the run will not do."""
     folder = Path(output)
     try:
+        Path(target).resolve().name.encode()
+    except UnicodeEncodeError as error:
+        raise _no_text(error) from None
+    try:
         taken = os.path.lexists(folder) and (not os.path.isdir(folder) or any(folder.iterdir()))
     except OSError as error:
         raise unwritable(folder, error) from error
@@ -79,6 +83,12 @@ def prepared(target: str | Path, output: str | Path, request: VerifyRequest) -> 
         raise ParameterError("proof is part of the evidence: leave it out")
     drawn = request.new_seed is None and request.resample > 0
     return request.replace(new_seed=randbits(48)) if drawn else request
+
+
+def _no_text(error: UnicodeEncodeError) -> RunError:
+    """Return the error of a name that evidence, which is UTF-8, cannot hold."""
+    name = error.object[max(0, error.start - 30) : error.end + 30]
+    return RunError(f"{name!r} is part of a name that is no text in UTF-8: rename that file or folder")
 
 
 def write_evidence(
@@ -118,6 +128,8 @@ def pack(found: Verification, request: VerifyRequest, output: str | Path) -> Evi
         files = _files(facts, found.run)
     except CertmixError:
         raise
+    except UnicodeEncodeError as error:
+        raise _no_text(error) from None
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         told = f"{found.run}/{DESCRIPTION} is damaged ({describe(error)})"
         raise RunError(f"{told}: restore it, or run it again; certmix verify says more") from None

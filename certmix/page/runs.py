@@ -18,7 +18,7 @@ from certmix.certification.request.reading import KINDS
 from certmix.certification.request.sampled import GOALS
 from certmix.certification.stored import named
 from certmix.errors import ParameterError, RunError, brief
-from certmix.files import read_file, remedy_of
+from certmix.files import as_argument, read_file, remedy_of
 from certmix.page.gallery import Inputs, gallery
 from certmix.runs import InputRecord, read_run
 from certmix.runs.folder import CERTIFY
@@ -253,7 +253,7 @@ def _provenance(described: dict[str, Any]) -> Facts:
 
 def _commands(described: dict[str, Any], folder: Path, study: str) -> Facts:
     """Return what the commands do that make the run and its tables again, and the commands."""
-    name, found = shlex.quote(folder.resolve().name), []
+    name, found = as_argument(folder.resolve().name), []
     if study == CERTIFY or study.startswith("certify-"):
         if not described["sources"].get("objects"):
             words = map(without_folders, shlex.split(repeat_command(folder.resolve(), described)))

@@ -212,6 +212,12 @@ def _moved(before: Path | str, after: Path | str) -> Callable[[str], str]:
     return moved
 
 
+def _refuse_name(folder: Path) -> None:
+    """Refuse a path that is more than one line, which neither `Sources` nor a printed command can hold."""
+    if len(f"{folder}.".splitlines()) > 1:
+        raise RunError(f"{str(folder)!r} has a line end in its name: rename the folder, or name another")
+
+
 def read_run(folder: Path, study: str | None = None, place: Path | None = None) -> dict[str, Any]:
     """Return the contents of a run's ``run.json``, of the command `study` if that is not None.
 
@@ -219,6 +225,7 @@ def read_run(folder: Path, study: str | None = None, place: Path | None = None) 
     will lie, None where it is.  RunError if it is missing, unreadable, of another format or another study.
     """
     path = Path(folder) / DESCRIPTION
+    _refuse_name(path.parent)
     if leads_out(folder, DESCRIPTION):
         raise RunError(f"{path} {LINK_OUT}: {COPY_IT}")
     try:
@@ -272,6 +279,7 @@ class Run:
         if path is None:
             self.store = Store(None, classes)
             return
+        _refuse_name(path)
         try:
             for name in (LOCK, HELD, BESIDE, ASIDE, *FILES[:-1]):
                 if (path / name).is_symlink():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -176,7 +177,7 @@ def _plain(text: str) -> str:
 
 def _lines(path: Path) -> tuple[list[str], bool]:
     """Return a file's lines, and whether the last one ends as a line should."""
-    if (path.parent / DESCRIPTION).exists() and leads_out(path.parent, path.name):  # a run's
+    if os.path.exists(path.parent / DESCRIPTION) and leads_out(path.parent, path.name):  # a run's
         raise DataError(f"{path} {LINK_OUT}: {COPY_IT}")
     try:
         text = read_file(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
