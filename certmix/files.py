@@ -13,6 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -232,21 +233,27 @@ def refuse_bomb(file: BinaryIO) -> None:
 
 
 class ArrayHeader(NamedTuple):
-    """What the member of an ``.npz`` file says of its array, whose numbers come after `begin` bytes."""
+    """What the member of an ``.npz`` file says of its array, whose numbers come after `begin` bytes.
+
+    `by_column`, in Fortran order, the first index runs fastest.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     begin: int
+    by_column: bool
 
 
 def read_arrays(
-    file: BinaryIO, names: Collection[str], leave: Callable[[zipfile.ZipInfo], bool] = lambda member: False
+    file: BinaryIO,
+    names: Collection[str],
+    leave: Callable[[zipfile.ZipInfo, bool], bool] = lambda member, by_column: False,
 ) -> tuple[dict[str, Any], list[str]]:
     """Return those arrays of an ``.npz`` file that have these names, and the names of all.
 
-    Nothing is unpickled, and an array takes as many bytes as the file holds of it.  Of one whose rows lie one
-    after the other, and that `leave` says to leave where it is, the `ArrayHeader` is returned.  A
-    damaged file raises exceptions of almost any kind: those of zip, zlib and headers share no base class.
+    Nothing is unpickled, and an array takes as many bytes as the file holds of it.  Of one that `leave`, told
+    whether it is in Fortran order, says to leave where it is, the `ArrayHeader` is returned.  A damaged file
+    raises exceptions of almost any kind: those of zip, zlib and headers share no base class.
     """
     refuse_bomb(file)
     found: dict[str, Any] = {}
@@ -255,20 +262,22 @@ def read_arrays(
         held = [name.removesuffix(".npy") for name in archive.namelist()]
         for name in names:
             if name in held:
-                length = archive.getinfo(f"{name}.npy").file_size
-                with archive.open(f"{name}.npy") as member:
-                    found[name] = read_array(member, length, name, leave(archive.getinfo(f"{name}.npy")))
+                info = archive.getinfo(f"{name}.npy")
+                with archive.open(info) as member:
+                    found[name] = read_array(member, info.file_size, name, partial(leave, info))
     return found, held
 
 
-def read_array(file: Any, length: int, name: str, leave: bool = False) -> Any:
-    """Return the array of a ``.npy`` file of so many bytes, or its header if its rows may be left there."""
+def read_array(
+    file: Any, length: int, name: str, leave: Callable[[bool], bool] = lambda by_column: False
+) -> Any:
+    """Return the array of a ``.npy`` file of so many bytes, or its header if `leave` says to leave it."""
     shape, by_column, dtype = _HEADERS[npy.read_magic(file)](file)
     if dtype.hasobject:
         raise ValueError(f"{name} holds Python objects, which only code could restore")
     if dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize != length - file.tell():
         raise ValueError(f"{name} claims shape {shape} of {dtype}, which its {length} bytes are not")
-    if leave and not by_column:
-        return ArrayHeader(shape, dtype, file.tell())
+    if leave(by_column):
+        return ArrayHeader(shape, dtype, file.tell(), by_column)
     file.seek(0)
     return npy.read_array(file, allow_pickle=False)

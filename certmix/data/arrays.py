@@ -24,13 +24,23 @@ ROUNDING = 1e-6
 """Part of the range by which conversions leave it: such inputs are clipped."""
 _WHOLE = 2**24
 """Whole numbers up to this are float32 numbers."""
+LARGEST_WHOLE = 1 << 29
+"""Bytes of inputs that are read whole where their form has no parts."""
 KEYS = ("inputs", "labels", "indices", "class_names")
 
 
-def _stays(member: zipfile.ZipInfo) -> bool:
+def _stays(path: Path, member: zipfile.ZipInfo, by_column: bool) -> bool:
     """Whether an array stays in its file: inputs that are large, in a form whose parts can be read."""
-    known = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    return member.filename == "inputs.npy" and member.file_size > LARGE and known
+    parts = (zipfile.ZIP_STORED,) if by_column else (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    if member.filename != "inputs.npy" or member.file_size <= LARGE:
+        return False
+    if (stays := member.compress_type in parts) or member.file_size <= LARGEST_WHOLE:
+        return stays
+    how = "compressed in Fortran order" if by_column else "compressed by another method than deflate"
+    raise DataError(
+        f"{path}: inputs has {member.file_size:,} bytes, {how}, of which no part can be read by itself: save "
+        "np.ascontiguousarray(inputs) with np.savez"
+    )
 
 
 def load(path: Path, request: Request) -> Dataset:
@@ -43,7 +53,9 @@ def load(path: Path, request: Request) -> Dataset:
         if not zipfile.is_zipfile(file):
             raise DataError(f"{path} is not an .npz archive, or a truncated one: save it with np.savez")
         try:
-            arrays, held = read_arrays(file, KEYS, _stays)
+            arrays, held = read_arrays(file, KEYS, partial(_stays, path))
+        except DataError:
+            raise
         except Exception as error:  # zip, zlib, header and object-array faults share no base class
             raise DataError(
                 f"{path} cannot be read ({describe(error)}): save plain arrays with np.savez"

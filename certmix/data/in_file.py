@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import zipfile
 import zlib
@@ -62,6 +63,22 @@ class Rows:
         for begin in range(0, self.shape[0], step):
             yield self.rows(begin, min(begin + step, self.shape[0]))
 
+    def _gathered(self, file: BinaryIO, place: int, begin: int, end: int) -> NDArray[Any]:
+        """Return rows of an array in Fortran order whose numbers begin at `place`."""
+        count, size = self.shape[0], self.dtype.itemsize
+        found = np.empty((self.row_bytes // size, end - begin), self.dtype)
+        for number, column in enumerate(found):
+            at = place + (number * count + begin) * size
+            if hasattr(os, "pread"):  # reads no more than that, where a buffer would be filled
+                raw = os.pread(file.fileno(), column.nbytes, at)
+            else:
+                file.seek(at)
+                raw = file.read(column.nbytes)
+            if len(raw) != column.nbytes:
+                raise DataError(f"{self.files[0][0]} is cut off: restore it")
+            column[:] = np.frombuffer(raw, self.dtype)
+        return np.ascontiguousarray(found.reshape(*self.shape[:0:-1], end - begin).T)
+
     def _array(self, raw: bytes, rows: int) -> NDArray[Any]:
         if len(raw) != rows * self.row_bytes:
             raise DataError(f"{self.files[0][0]} is cut off: restore it")
@@ -93,18 +110,28 @@ class BinaryRows(Rows):
         return found[0] if len(found) == 1 else np.concatenate(found)
 
 
+class ColumnRows(BinaryRows):
+    """Rows of one file in Fortran order: of each column the part that they hold is read."""
+
+    def rows(self, begin: int, end: int) -> NDArray[Any]:
+        with self.opened() as file:
+            return self._gathered(file, self.begin, begin, end)
+
+
 @dataclass(frozen=True)
 class ZippedRows(Rows):
     """Rows of an array in an ``.npz`` file: `begin` bytes into its member `name`, whose data lie at `place`.
 
     Of an array that is compressed, which `method` says, rows are read as a stream up to those that are
-    wanted, on from where the last ones ended if these come later.
+    wanted, on from where the last ones ended if these come later.  One that is `by_column`, in Fortran order,
+    is not compressed.
     """
 
     name: str = ""
     begin: int = 0
     place: int = 0
     method: int = zipfile.ZIP_STORED
+    by_column: bool = False
     _state: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -116,7 +143,10 @@ class ZippedRows(Rows):
             lengths = file.read(4)
         after = int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
         place, files = member.header_offset + 30 + after, ((path, *stamp(path)),)
-        return cls(files, header.dtype, header.shape, name, header.begin, place, member.compress_type)
+        return cls(
+            files, header.dtype, header.shape, name, header.begin, place, member.compress_type,
+            header.by_column,
+        )  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:  # a stream is not for another process
         return {**self.__dict__, "_state": {}}
@@ -124,6 +154,8 @@ class ZippedRows(Rows):
     def rows(self, begin: int, end: int) -> NDArray[Any]:
         if self.method == zipfile.ZIP_STORED:
             with self.opened() as file:
+                if self.by_column:
+                    return self._gathered(file, self.place + self.begin, begin, end)
                 file.seek(self.place + self.begin + begin * self.row_bytes)
                 return self._array(file.read((end - begin) * self.row_bytes), end - begin)
         with _LOCK:
@@ -167,6 +199,11 @@ class ZippedRows(Rows):
         step = step_of(self.row_bytes)
         try:
             with self.opened() as file, zipfile.ZipFile(file) as archive, archive.open(self.name) as member:
+                if self.by_column:
+                    while member.read(BLOCK):
+                        pass
+                    yield from super().blocks()
+                    return
                 member.read(self.begin)
                 for begin in range(0, self.shape[0], step):
                     rows = min(step, self.shape[0] - begin)

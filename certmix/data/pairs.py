@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from certmix.data.arrays import from_arrays
 from certmix.data.dataset import Request, Source
-from certmix.data.in_file import LARGE, BinaryRows, Rows, stamp
+from certmix.data.in_file import LARGE, BinaryRows, ColumnRows, Rows, stamp
 from certmix.errors import DataError, describe
 from certmix.files import ArrayHeader, open_file, read_array, what_it_is
 from certmix.types import Dataset
@@ -89,16 +89,18 @@ def _read(path: Path, large: bool = False) -> NDArray[Any] | Rows:
             if wrong := what_it_is(file.read(100)):
                 raise DataError(f"{path} is no array: {wrong}")
             file.seek(0)
+            stays = large and path.stat().st_size > LARGE
             if path.suffix.lower() != ".npy":
                 return _idx(file.read(_MOST), path.suffix == ".gz")
-            found = read_array(file, path.stat().st_size, path.name, large and path.stat().st_size > LARGE)
+            found = read_array(file, path.stat().st_size, path.name, lambda by_column: stays)
     except (DataError, OSError):
         raise
     except Exception as error:  # headers and archives share no base class of errors
         raise DataError(f"{path} cannot be read ({describe(error)}): save it again") from error
     if isinstance(found, ArrayHeader):
         files = ((path, *stamp(path)),)
-        return BinaryRows(files, found.dtype, found.shape, found.shape[:1], found.begin)
+        kind = ColumnRows if found.by_column else BinaryRows
+        return kind(files, found.dtype, found.shape, found.shape[:1], found.begin)
     return found
 
 

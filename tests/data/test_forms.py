@@ -91,11 +91,14 @@ def test_idx(packed, tmp_path):
         load(tmp_path, "other")
 
 
-def test_large_pairs_stay_in_their_files(tmp_path, monkeypatch):
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_pairs_stay_in_their_files(tmp_path, monkeypatch, order):
     from certmix.data import pairs
 
     monkeypatch.setattr(pairs, "LARGE", 10)
-    dataset = load(pair("X.npy", "y.npy")(tmp_path))
+    path = pair("X.npy", "y.npy")(tmp_path)
+    np.save(tmp_path / "X.npy", np.asarray(INPUTS, order=order))
+    dataset = load(path)
     np.testing.assert_array_equal(dataset.read(3), INPUTS[3])
     assert (
         type(dataset.read).__name__ == "RowsReader"
