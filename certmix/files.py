@@ -137,6 +137,17 @@ def read_file(path: str | Path, most: int = TEXT) -> bytes:
         return file.read(os.fstat(file.fileno()).st_size)  # others may never end
 
 
+def digest_of_file(path: str | Path, most: int) -> str:
+    """Return SHA-256 (hex) of a regular file of at most `most` bytes, read in parts; OSError for all else."""
+    found = hashlib.sha256()
+    with open_file(path, most) as file:
+        left = os.fstat(file.fileno()).st_size
+        while left > 0 and (part := file.read(min(left, 1 << 20))):
+            found.update(part)
+            left -= len(part)
+    return found.hexdigest()
+
+
 def refuse_special(path: str | Path) -> None:
     """Refuse a pipe, a device or a socket, which to open may wait or do something: OSError."""
     if os.path.lexists(path) and not os.path.isdir(path):

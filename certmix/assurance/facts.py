@@ -16,7 +16,7 @@ from certmix.certification.request.population import Population
 from certmix.certification.request.reading import Request
 from certmix.certification.request.sampled import CertifyRequest
 from certmix.errors import ParameterError, RunError
-from certmix.files import BULK, digest_of, read_file
+from certmix.files import BULK, TEXT, digest_of_file
 from certmix.runs.folder import DATABASE, DESCRIPTION, with_paths
 from certmix.tables.table import Table
 from certmix.tables.words import summary_table
@@ -141,7 +141,7 @@ def facts_of(found: Verification, request: VerifyRequest) -> Facts:
         sampling=found.sampling and found.sampling._replace(why=tuple(map(private.text, found.sampling.why))),
     )
     plain = private.plain({**described, "sources": with_paths(described["sources"], _last)})
-    guarantee = None if os.path.isdir(target) else (named.target, digest_of(read_file(target)))
+    guarantee = None if os.path.isdir(target) else (named.target, digest_of_file(target, TEXT))
     asked = request.as_dict()
     names = ("resample", "resample_samples", "new_seed", "error_rate", "device", "run_code")
     return Facts(
@@ -200,7 +200,7 @@ def _artefacts(run: Path, described: dict[str, Any]) -> Iterator[Artefact]:
     yield Artefact("data", f"{data['name']}, {data['split']}", str(data["checksum"]), about)
     for name in (DESCRIPTION, DATABASE, f"{DATABASE}-wal"):
         if os.path.isfile(path := run / name) and path.stat().st_size:
-            yield Artefact("run", name, digest_of(read_file(path, BULK)), "the file")
+            yield Artefact("run", name, digest_of_file(path, BULK), "the file")
 
 
 def _time(run: Path) -> str:

@@ -19,7 +19,7 @@ from certmix.assurance.ml_bom import bom_of
 from certmix.certification.publish import refuse_unfinished
 from certmix.certification.request.proved import Enumerated
 from certmix.errors import CertmixError, ParameterError, RunError, describe
-from certmix.files import digest_of, make_folder, read_file, unwritable
+from certmix.files import digest_of, make_folder, remedy_of, unwritable
 from certmix.page import render
 from certmix.page.runs import read_page_run
 from certmix.runs.folder import DESCRIPTION
@@ -130,6 +130,9 @@ def pack(found: Verification, request: VerifyRequest, output: str | Path) -> Evi
         raise
     except UnicodeEncodeError as error:
         raise _no_text(error) from None
+    except OSError as error:
+        told = f"{error.filename or found.run} cannot be read ({error.strerror or error})"
+        raise RunError(f"{told}: {remedy_of(error, 'restore it from a copy')}") from None
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         told = f"{found.run}/{DESCRIPTION} is damaged ({describe(error)})"
         raise RunError(f"{told}: restore it, or run it again; certmix verify says more") from None
@@ -175,11 +178,11 @@ def _files(facts: Facts, run: Path) -> dict[str, bytes]:
         try:
             with TemporaryDirectory() as place:
                 write_proof(run, Path(place) / "proof.json")
-                files["proof.json"] = read_file(Path(place) / "proof.json")
+                files["proof.json"] = (Path(place) / "proof.json").read_bytes()
             scripts = [check_votes] if isinstance(facts.request, Enumerated) else [check_proof]
             scripts += [check_population] * (facts.kind == POPULATION)  # which takes formulas from the other
             for source in (Path(str(script.__file__)) for script in scripts):
-                files[source.name] = read_file(source)
+                files[source.name] = source.read_bytes()
         except ParameterError as error:
             left_out["proof.json"] = f"{error}."
     files["statement.json"] = _json(statement_of(facts, files))

@@ -23,10 +23,11 @@ from torch import nn
 from unplotted import empty_plots
 
 import certmix
+from certmix.assurance import facts
 from certmix.assurance.argument import FILES
 from certmix.assurance.limits import LIMITS, limits_of, limits_table
 from certmix.errors import CertmixError, ParameterError, RunError
-from certmix.files import digest_of
+from certmix.files import digest_of, digest_of_file
 from certmix.tables import render
 from certmix.verification.guarantees.guarantee import guarantee_text
 from certmix.verification.proposing import propose
@@ -320,6 +321,38 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(runs, tmp_path, wh
     with pytest.raises(error, match=re.escape(told)):
         certmix.evidence(**given, progress=False, **HOW)
     assert list(tmp_path.iterdir()) == [] and sorted(runs["fixed"].iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["numbers.sqlite-wal", "numbers.sqlite", "run.json"])
+def test_files_of_a_run_that_cannot_be_read_for_their_digest_are_one_line(runs, tmp_path, monkeypatch, name):
+    run = copied(runs["lipschitz"], tmp_path / "run")
+    told = "give this user the right to read it"
+    if name.endswith("-wal"):
+        with (run / name).open("wb") as file:
+            file.truncate(10 * 10**9)  # takes no space
+        told = "it has 10,000,000,000 bytes, at most .* restore it from a copy"
+    else:
+        taken = facts.digest_of_file
+
+        def refused(path, most):
+            if Path(path).name == name:
+                raise PermissionError(13, "Permission denied", str(path))
+            return taken(path, most)
+
+        monkeypatch.setattr(facts, "digest_of_file", refused)
+    with pytest.raises(RunError, match=rf"{re.escape(name)} cannot be read \(.*{told}"):
+        certmix.evidence(run, tmp_path / "told", progress=False, run_code=True, resample=0)
+    assert not (tmp_path / "told").exists()
+
+
+def test_a_digest_in_parts_is_that_of_the_whole(tmp_path):
+    path, content = tmp_path / "x", bytes(range(256)) * 9000
+    for part in (content, b""):
+        path.write_bytes(part)
+        assert digest_of_file(path, len(content)) == digest_of(part)
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="at most 100 are read"):
+        digest_of_file(path, 100)
 
 
 def test_a_time_that_is_none_and_an_empty_folder(runs, tmp_path, monkeypatch):
