@@ -13,7 +13,7 @@ from certmix.data.arrays import from_arrays
 from certmix.data.dataset import Request, Source
 from certmix.data.labels import LABEL_NAMES, named
 from certmix.errors import DataError, describe, install
-from certmix.files import read_file, what_it_is
+from certmix.files import as_argument, read_file, what_it_is
 from certmix.types import Dataset
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -99,9 +99,10 @@ def from_frame(frame: Any, request: Request, where: str) -> Dataset:
     features = [name for name in features if name not in texts]
     for name in texts:
         if not features or not all(isinstance(one, str) and not _is_number(one) for one in frame[name]):
+            option = f" (if it is the label, --label-column {as_argument(name)})"
             raise DataError(
                 f"{where}: column {name!r} holds other things than numbers: encode it, or leave it out"
-                + (f" (if it is the label, --label-column {name})" if request.label_column is None else "")
+                + (option if request.label_column is None else "")
             )
     told = f"no features, being texts: {', '.join(texts)}; they can name groups of a guarantee"
     kinds = {frame[name].dtype.kind for name in features}

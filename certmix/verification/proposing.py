@@ -14,7 +14,7 @@ from certmix.certification.request.population import Population
 from certmix.certification.request.sampled import CertifyRequest
 from certmix.data import is_fetched, spread
 from certmix.errors import ParameterError, RunError
-from certmix.files import write_atomically
+from certmix.files import as_argument, write_atomically
 from certmix.models.kinds import is_factory
 from certmix.runs.folder import DESCRIPTION
 from certmix.runs.sources import Sources, absolute, handed_over, load_data, with_classes
@@ -80,7 +80,8 @@ def propose(
         if "data" not in given and (is_factory(str(named.data)) or is_fetched(named.data)):
             what = "data on a network" if is_fetched(named.data) else "code"
             told = f"{named.data} is {what} that {run} names"
-            raise ParameterError(f"{told}: read it, then name it yourself, with --data {named.data}")
+            shown = as_argument(str(named.data))
+            raise ParameterError(f"{told}: read it, then name it yourself, with --data {shown}")
         dataset = load_data(named.as_user() if "data" in given else named)
         data, standard, robust = relative_claims(absolute(named.as_dict()), path.parent)
         if robust is None:  # the shipped one, which the run chose itself

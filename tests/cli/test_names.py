@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from certmix_cli.main import cli
 from click.testing import CliRunner
-from forged import certified, sources
+from forged import certified, edit_json, sources
 
+from certmix.data import load
 from certmix.errors import CertmixError
 from certmix.page import report_page
 
@@ -81,3 +82,12 @@ def test_printed_commands_can_be_pasted(place: Path, name: str) -> None:
     assert os.path.samefile(words[0], folder)
     wanted = shlex.quote(f"./{name}" if name.startswith("-") else name)
     assert f"certmix reproduce {wanted}" in html.unescape(report_page([folder], inputs=0))
+
+
+def test_options_that_are_proposed_can_be_pasted(place: Path) -> None:
+    edit_json(place / "run" / "run.json", lambda told: told["sources"].update(data="../sp ace.py:make"))
+    _, told = done("guarantee", "init", "run", "--output", "g.toml")
+    assert told.rstrip().endswith("name it yourself, with --data './sp ace.py:make'")
+    Path("table.csv").write_text("a,my label\n1,x\n2,3\n")
+    with pytest.raises(CertmixError, match="if it is the label, --label-column 'my label'"):
+        load("table.csv")
