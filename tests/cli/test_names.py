@@ -88,6 +88,6 @@ def test_options_that_are_proposed_can_be_pasted(place: Path) -> None:
     edit_json(place / "run" / "run.json", lambda told: told["sources"].update(data="../sp ace.py:make"))
     _, told = done("guarantee", "init", "run", "--output", "g.toml")
     assert told.rstrip().endswith("name it yourself, with --data './sp ace.py:make'")
-    Path("table.csv").write_text("a,my label\n1,x\n2,3\n")
+    Path("table.csv").write_text("a,my label,label\n1,x,0\n2,3,1\n")
     with pytest.raises(CertmixError, match="if it is the label, --label-column 'my label'"):
         load("table.csv")
