@@ -161,10 +161,13 @@ def leads_out(folder: str | Path, name: str) -> bool:
     """Whether a file of a folder that somebody else may have made is a link to what lies elsewhere.
 
     It is not read: what is said of a file may quote it, and elsewhere are private ones.  The folder itself
-    may be a link, and links within it may lead to its other files.
+    may be a link, and links within it may lead to its other files; those of a snapshot in a cache of Hugging
+    Face's library, to the contents that lie beside its snapshots.
     """
-    place = os.path.realpath(folder)
-    return Path(place) not in Path(os.path.realpath(os.path.join(place, name))).parents
+    place, found = os.path.realpath(folder), Path(os.path.realpath(os.path.join(folder, name)))
+    cache = Path(place).parent
+    own = {Path(place)} | ({cache.parent / "blobs"} if cache.name == "snapshots" else set())
+    return own.isdisjoint(found.parents)
 
 
 @contextmanager
@@ -192,7 +195,8 @@ def unquoted(path: object, named_by: Sequence[str | Path], what: str, remedy: st
 def refuse_special_in(folder: str | Path) -> None:
     """Do so with all that lies in a folder, if it is one: a library opens what it finds there."""
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-        refuse_special(os.path.join(folder, name))
+        with suppress(FileNotFoundError):  # a link to nothing
+            refuse_special(os.path.join(folder, name))
 
 
 def _refuse_special(path: str | Path, found: os.stat_result) -> None:

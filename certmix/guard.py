@@ -35,7 +35,8 @@ T = TypeVar("T")
 _KEPT: list[TextIO] = []
 """The stream of what a command prints, while it is not ``sys.stdout``."""
 _BEGAN: list[str] = []
-"""The folder in which a command began."""
+_THERE: list[str] = []
+"""The folders in which a command began, and to which code of others changed since, if it did."""
 
 
 def stdout() -> TextIO:
@@ -66,6 +67,7 @@ def kept_stdout() -> Iterator[None]:
         yield
     finally:
         _BEGAN.clear()
+        _THERE.clear()
         sys.stdout = _KEPT.pop()
         if descriptor is not None:
             sys.stdout.flush()
@@ -81,21 +83,28 @@ _LAST: list[Callable[[str], None]] = []
 """What is to be done before the process ends because of it."""
 
 
-def _return() -> None:
-    """Go back to the folder where the command began: paths are seen from there."""
+def _go(to: list[str], back_from: list[str] | None = None) -> None:
+    """Go to the folder where code of others was last, or back to where the command began.
+
+    Its own paths are seen from the one, those of the command from the other.
+    """
     with suppress(OSError):
-        if _BEGAN and os.getcwd() != _BEGAN[-1]:
-            os.chdir(_BEGAN[-1])
+        if _BEGAN and to and (here := os.getcwd()) != to[-1]:
+            if back_from is not None:
+                back_from[:] = [here]
+            os.chdir(to[-1])
 
 
 @contextmanager
 def foreign(name: str) -> Iterator[None]:
     """Run code that others wrote; `name` says of what a message tells that it hangs."""
+    errors = sys.stderr
     if _KEPT and sys.stdout is _KEPT[-1]:
-        sys.stdout = sys.stderr
+        sys.stdout = errors
     thread = threading.get_ident()
     around = _RUNNING.get(thread)
     _RUNNING[thread] = name, time.monotonic()
+    _go(_THERE)
     try:
         with signals.unswallowed():
             yield
@@ -104,7 +113,10 @@ def foreign(name: str) -> Iterator[None]:
             del _RUNNING[thread]
         else:
             _RUNNING[thread] = around[0], time.monotonic()
-        _return()
+        if _KEPT:
+            sys.stderr = errors
+        if not _RUNNING:
+            _go(_BEGAN, _THERE)
 
 
 @contextmanager

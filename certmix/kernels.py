@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,28 +12,34 @@ from typing import Any
 
 from certmix.errors import brief, warn
 
+COMMAND = "CERTMIX_COMMAND"
+"""A variable of the environment of commands, whose current folder may be a stranger's."""
+_SETTINGS = ".numba_config.yaml"
+
 
 @cache
 def numba() -> Any:
-    """Return numba, which has read no ``.numba_config.yaml``.
+    """Return numba, which in a command reads no ``.numba_config.yaml`` of the current folder.
 
-    One in the current folder could name where compiled code is loaded from, which are pickles.
+    It could name where compiled code is loaded from, which are pickles.
     """
-    if "numba" in sys.modules:
+    if "numba" in sys.modules or COMMAND not in os.environ:
         import numba
 
         return numba
-    known = sys.modules.get("yaml")
-    sys.modules["yaml"] = None  # type: ignore[assignment]  # without it numba reads no such file
+    there, known = os.path.lexists(_SETTINGS), sys.modules.get("yaml")
+    if there:
+        warn(f"{_SETTINGS} in this folder is not read: set variables NUMBA_... of the environment instead")
+        sys.modules["yaml"] = None  # type: ignore[assignment]  # without it numba reads no such file
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "A Numba config file is found")
             import numba
             from numba.core import config
     finally:
-        del sys.modules["yaml"]
-        if known is not None:
-            sys.modules["yaml"] = known
+        if there:
+            del sys.modules["yaml"]
+            sys.modules |= {} if known is None else {"yaml": known}
     config._config_fname = ""  # it looks again whenever it compiles
     return numba
 

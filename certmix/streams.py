@@ -14,7 +14,7 @@ from typing import Any, TextIO
 _FAULTS: dict[int, OSError] = {}
 """By file descriptor, what was wrong when it was first written to in vain."""
 _HURRIED: list[bool] = []
-_PATIENCE = 1.0
+_PATIENCE = 3.0
 """Seconds that whoever reads a stream has to take something, once a signal is to end the command."""
 
 
@@ -39,11 +39,11 @@ class _Lossy(io.RawIOBase):
             try:
                 if not _HURRIED:
                     return os.write(self._descriptor, data)
-                if select.select([], [self._descriptor], [], _PATIENCE)[1]:
+                if _takes(self._descriptor, _PATIENCE):
                     return os.write(self._descriptor, memoryview(data)[: select.PIPE_BUF])  # never waits
                 raise BrokenPipeError(errno.EPIPE, "nobody reads")
             except BlockingIOError:
-                select.select([], [self._descriptor], [])
+                _takes(self._descriptor)
             except OSError as error:
                 _FAULTS[self._stands_for] = error
         return memoryview(data).nbytes
@@ -55,18 +55,38 @@ def hurry() -> None:
         _HURRIED.append(True)
 
 
-class _Kept(io.TextIOWrapper):
-    """A text stream that code of others cannot close."""
+def _takes(descriptor: int, seconds: float | None = None) -> bool:
+    """Wait until a descriptor takes something; False if it does not within so many seconds."""
+    if not hasattr(select, "poll"):
+        return bool(select.select([], [descriptor], [], seconds)[1])
+    asked = select.poll()
+    asked.register(descriptor, select.POLLOUT)
+    return bool(asked.poll(None if seconds is None else 1000 * seconds))
+
+
+class _KeptBuffer(io.BufferedWriter):
+    """The bytes of a stream that code of others cannot close."""
 
     def close(self) -> None:
         self.flush()
+
+
+class _Kept(io.TextIOWrapper):
+    """A text stream that code of others can neither close nor take apart."""
+
+    def close(self) -> None:
+        self.flush()
+
+    def detach(self) -> _KeptBuffer:
+        self.flush()
+        return _KeptBuffer(self.buffer.raw)  # type: ignore[attr-defined]
 
 
 def lossy(descriptor: int, like: TextIO | None, stands_for: int = 1) -> TextIO:
     """Return a text stream of a file descriptor that is never full or closed, and else like another."""
     raw = _Lossy(descriptor, stands_for)
     coded = ("utf-8", "backslashreplace") if like is None else (like.encoding, like.errors)
-    return _Kept(io.BufferedWriter(raw), *coded, line_buffering=stands_for == 2 or raw.isatty())
+    return _Kept(_KeptBuffer(raw), *coded, line_buffering=stands_for == 2 or raw.isatty())
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import click
 
 from certmix import guard, signals, streams
 from certmix.errors import CertmixError, CertmixWarning, Interrupted, RunError
+from certmix.kernels import COMMAND
 from certmix.memory import keep_freed_memory
 
 COMMANDS = {
@@ -144,6 +145,7 @@ def main() -> None:
 def _main() -> None:
     # torch's threads spin while they wait: on a machine that is busy otherwise, six times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ[COMMAND] = "1"
     keep_freed_memory()
     try:
         with guard.kept_stdout():

@@ -90,7 +90,7 @@ class _Pairs:
 
     def _decoded(self, shown: Any, place: int) -> Any:
         """Return an image as the library decodes it, of the forms that folders of images may have."""
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
 
         raw = shown.get("bytes") if isinstance(shown, dict) else None
         if raw is None:
@@ -100,8 +100,10 @@ class _Pairs:
                 refuse_size(image.size, len(raw))
             return self.images.decode_example({"bytes": raw, "path": None})
         except Exception as error:  # Pillow's decoders share no base class of errors
+            why = "another form" if isinstance(error, UnidentifiedImageError) else describe(error)
             raise DataError(
-                f"{self.where}: row {place} is not a readable image ({describe(error)}): {AGAIN}"
+                f"{self.where}: row {place} is not a readable image of {', '.join(FORMATS)} ({why}): save "
+                "the images as PNG"
             ) from error
 
 

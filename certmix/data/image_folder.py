@@ -27,8 +27,11 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of what is decoded, whatever a file is called: others, such as EPS, start programs."""
 MOST_PIXELS = 1 << 26
 """Of an image, as its header says before it is decoded, and as it is after resizing."""
-FEW_PIXELS, PIXELS_A_BYTE = 1 << 22, 1 << 12
-"""An image of more than so many pixels in all, and for each byte of its file, is taken to be damaged."""
+FEW_PIXELS, PIXELS_A_BYTE = 1 << 22, 1 << 15
+"""An image of more than so many pixels in all, and for each byte of its file, is taken to be damaged.
+
+A blank page in a TIFF of group 4 has 11,600 for each byte, a WebP of one colour 21,300.
+"""
 _UNHEARD = logging.NullHandler()  # else Pillow's log goes to stderr; what was wrong is in its exception
 BILINEAR = 2  #: PIL.Image.Resampling.BILINEAR, which is antialiased
 NO_CLASSES = frozenset(("__MACOSX", "__pycache__", "@eaDir", "lost+found"))

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import nn
 from certmix import guard
 from certmix.calling import call_it
 from certmix.errors import ModelError, describe
-from certmix.files import digest_of, unquoted
+from certmix.files import digest_of, parse_json, read_file, unquoted
 from certmix.models.architectures import LogProbabilities, Normalized, parse_normalize
 from certmix.models.arrays import ArrayFunction, Estimator, as_module, content_of
 from certmix.models.checks import fewer_classes
@@ -141,6 +142,14 @@ def files_of(named_by: Naming) -> list[Path]:
     return list(named_by or ())
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, by its description: others write files of that name as well."""
+    with suppress(OSError, ValueError):
+        found = parse_json(read_file(folder / RUN))
+        return isinstance(found, dict) and {"format_version", "identity"} <= found.keys()
+    return False
+
+
 def refuse_code(spec: str, named_by: Naming, run_code: bool) -> None:
     """Refuse code that a file names: in the folder of a run or a mix always, elsewhere unless it was allowed.
 
@@ -161,7 +170,7 @@ def refuse_code(spec: str, named_by: Naming, run_code: bool) -> None:
     for file in (one for one in naming if one.suffix == ".json"):
         seen = [Path(way(file.parent)) for way in (os.path.abspath, os.path.realpath)]
         folders = dict.fromkeys(seen, file.parent)
-        for around in (one for folder in seen for one in folder.parents if os.path.isfile(one / RUN)):
+        for around in (one for folder in seen for one in folder.parents if is_run(one)):
             folders[around] = around  # a mix that lies in a run came with it
         for inside in (folders[one] for place in places for one in place.parents if one in folders):
             raise ModelError(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from certmix.errors import RunError, brief
-from certmix.files import LINK_OUT, leads_out, open_file, refuse_special, remedy_of
+from certmix.files import COPY_IT, LINK_OUT, leads_out, open_file, refuse_special, remedy_of
 from certmix.runs.records import places_of
 from certmix.runs.vectors import Kept, Row, packed_vector, unpacked
 from certmix.types import FloatArray, IntArray
@@ -135,6 +135,7 @@ class Database:
             for end in ("", "-wal", "-shm", "-journal") if path is not None else ():
                 beside = self._beside(end)
                 if leads_out(beside.parent, beside.name):
+                    self._remedy = COPY_IT
                     raise self._unreadable(f"{beside.name} {LINK_OUT}")
                 refuse_special(beside)  # SQLite would wait for a pipe
         except OSError as error:

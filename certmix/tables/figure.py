@@ -49,7 +49,7 @@ def _matplotlib() -> Any:
     """Return matplotlib, which reads a ``matplotlibrc`` in the current folder when it is imported."""
     settings = Path("matplotlibrc")
     try:
-        if "matplotlib" not in sys.modules and settings.exists():
+        if "matplotlib" not in sys.modules and settings.exists() and not settings.is_dir():
             open_file(settings, _SETTINGS).close()
         import matplotlib
     except (OSError, ValueError) as error:

@@ -243,6 +243,14 @@ def test_a_share_is_shown_resumed_and_shown_again(command, problem, tmp_path):
     assert "nothing is claimed of any one input" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.parametrize("lacking", ["--alpha", "--at-radius"])
+def test_what_a_claim_needs_is_told(command, problem, lacking):
+    words = [*map(str, given(problem)), *map(str, POINTS)]
+    at = words.index(lacking)
+    found = command("certify", *words[:at], *words[at + 2 :], "--inputs", 3)
+    assert found.code == 2 and f"--goal population needs {lacking}" in found.err
+
+
 def test_a_radius_that_is_refused_leaves_no_run(command, problem, tmp_path):
     far = ("--goal", "population", "--at-radius", 9, "--samples", 100, "--output", "run")
     found = command("certify", *given(problem), *far)

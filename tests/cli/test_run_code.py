@@ -200,6 +200,15 @@ def test_code_inside_a_run_is_refused_for_what_lies_in_it(command, planted, monk
         assert not planted.ran()
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "no JSON", '{"format_version": 1}'])
+def test_a_file_of_that_name_above_a_run_is_no_run(command, planted, content):
+    (planted.folder / "run.json").write_text(content)
+    (planted.folder / "mine.py").write_text(planted.text)
+    planted.edit(robust="../mine.py:linear", standard="../mine.py:linear")
+    done = command("verify", "run", "--run-code", "--resample", 0)
+    assert planted.ran() and "from where none is run" not in done.out + done.err
+
+
 def test_a_denoiser_that_a_file_names_is_code_though_its_classifier_is_an_object(planted):
     stored = {"data": planted.named["data"], "standard": None, "robust": None,
               "denoiser": planted.named["robust"], "objects": ["robust"]}  # fmt: skip

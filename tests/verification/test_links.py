@@ -112,6 +112,22 @@ def test_where_a_link_leads(tmp_path: Path, there: str, out: bool) -> None:
         assert not leads_out(tmp_path / folder, "file")
 
 
+def test_a_snapshot_leads_to_the_contents_of_its_cache(tmp_path: Path) -> None:
+    rev = tmp_path / "hub" / "snapshots" / "rev"
+    rev.mkdir(parents=True)
+    (tmp_path / "hub" / "blobs").mkdir()
+    for name, there in (
+        ("own", "../../blobs/abc"),
+        ("out", "../../../netrc"),
+        ("beside", "../../snapshots/x"),
+    ):
+        (rev / name).symlink_to(there)
+    assert [leads_out(rev, name) for name in ("own", "out", "beside")] == [False, True, True]
+    (tmp_path / "hub" / "run").mkdir()
+    (tmp_path / "hub" / "run" / "own").symlink_to("../blobs/abc")
+    assert leads_out(tmp_path / "hub" / "run", "own")
+
+
 OTHERS: dict[str, Callable[[Path], object]] = {
     "run.json": lambda path: read_run(path.parent),
     "nuts.json": lambda path: read_nuts(path.parent),

@@ -67,4 +67,6 @@ def _population_of(given: dict[str, Any], refuse: Callable[[Iterable[str], str],
     refuse(of_g, "is not for --goal population, whose claim holds whatever g is")
     if "at_radius" not in asked:
         raise ParameterError("--goal population needs --at-radius: add it, such as 0.5")
+    if "alpha" not in asked:
+        raise ParameterError("--goal population needs --alpha: add it, such as 0.76")
     return Population(**{"sigma": None, **asked})
