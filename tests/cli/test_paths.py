@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -89,38 +90,54 @@ def test_paths_that_are_too_long(place: Path, command: str, name: str) -> None:
         assert "too long for a database): choose a shorter --output" in told
 
 
-def as_another(*command: str) -> tuple[int, str]:
-    """Run a command as somebody who is not allowed everything; return its exit code and what it says."""
+EACH = """
+import contextlib, io, json, sys
+from certmix_cli.main import main
+for words in json.loads(sys.argv[1]):
+    sys.argv, told, code = ["certmix", *words], io.StringIO(), None
+    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+    print(json.dumps([code, told.getvalue()]))
+"""
+
+
+def as_another(commands: list[list[str]]) -> Iterator[tuple[int, str]]:
+    """Run commands as somebody who is not allowed everything; yield their exit codes and what they say."""
     if os.geteuid() == 0 and shutil.which("setpriv") is None:
         pytest.skip("the superuser may enter every folder")
     limited = [] if os.geteuid() else ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]
     done = subprocess.run(
-        [*limited, sys.executable, "-m", "certmix_cli", *command], capture_output=True, text=True
+        [*limited, sys.executable, "-c", EACH, json.dumps(commands)], capture_output=True, text=True
     )
-    return done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
+    yield from map(json.loads, done.stdout.splitlines())
 
 
-@pytest.mark.parametrize("output", ["private", "private/x"])
-@pytest.mark.parametrize("command", ["certify", "attack", "report", "guarantee init", "evidence"])
-def test_folders_of_somebody_else_to_write(place: Path, command: str, output: str) -> None:
+def test_folders_of_somebody_else(place: Path) -> None:
+    to_write = [(name, output) for name in WRITERS for output in ("private", "private/x")]
     (place / "private").mkdir(mode=0)
-    try:
-        code, told = as_another(*WRITE[command].split(), output)
-    finally:
-        (place / "private").rmdir()
-    assert code == 2 and "Traceback" not in told
-    assert re.search(f"^Error: .*{output}.*: (choose|name)", told, re.MULTILINE)
-    assert "Permission denied" in told or "is a folder" in told or "exists" in told
-
-
-@pytest.mark.parametrize("command", ["show", "audit", "verify", "page", "data"])
-def test_folders_of_somebody_else_to_read(place: Path, command: str) -> None:
     shutil.copytree("run", "theirs")
     os.chmod("theirs", 0)
     try:
-        code, told = as_another(*READ[command].split(), "theirs")
+        found = as_another([
+            *([*WRITE[name].split(), output] for name, output in to_write),
+            *([*READ[name].split(), "theirs"] for name in READERS),
+        ])  # fmt: skip
+        for (name, output), (code, told) in zip(to_write, found, strict=False):
+            assert code == 2 and "Traceback" not in told, name
+            assert re.search(f"^Error: .*{output}.*: (choose|name)", told, re.MULTILINE), (name, told)
+            assert "Permission denied" in told or "is a folder" in told or "exists" in told, name
+        for name, (code, told) in zip(READERS, found, strict=True):
+            assert code == 2 and "Traceback" not in told, name
+            assert "Permission denied): give this user the right to read it" in told, (name, told)
     finally:
+        (place / "private").rmdir()
         os.chmod("theirs", 0o700)
         shutil.rmtree("theirs")
-    assert code == 2 and "Traceback" not in told
-    assert "Permission denied): give this user the right to read it" in told
+
+
+WRITERS = "certify", "attack", "report", "guarantee init", "evidence"
+READERS = "show", "audit", "verify", "page", "data"
