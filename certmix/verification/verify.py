@@ -16,13 +16,14 @@ from certmix import guard
 from certmix.certification.describe import about_data, identity_of
 from certmix.certification.describe import load as load_models
 from certmix.certification.evaluate import bound_records
-from certmix.certification.publish import is_finished, show, unfinished
+from certmix.certification.publish import RADII_FILE, is_finished, show, unfinished
 from certmix.certification.request.population import Population
 from certmix.certification.request.proved import needed_cells, standard_logits
 from certmix.certification.request.reading import Request
 from certmix.certification.request.sampled import CertifyRequest
 from certmix.certification.run import run_certify
 from certmix.certification.sampled import Budget
+from certmix.certification.stored import LOG
 from certmix.data import spread
 from certmix.errors import Interrupted, ParameterError, RunError
 from certmix.files import digest_of
@@ -82,8 +83,10 @@ class Stored(NamedTuple):
 
     @property
     def published(self) -> bool:
-        """Whether the run came to its table: one that was killed before wants it."""
-        return os.path.isfile(self.folder / TABLE)
+        """Whether the run came to the last of its files: one that ended before wants them."""
+        logs = [name for name in (LOG, RADII_FILE) if os.path.isfile(self.folder / name)]
+        told = LOG not in logs or "rows_independent" in read_run(self.folder)  # after its log
+        return bool(logs) and told and os.path.isfile(self.folder / TABLE)
 
 
 class Plan(NamedTuple):

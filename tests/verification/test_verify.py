@@ -280,6 +280,19 @@ def test_a_run_that_was_killed_is_continued(folder, monkeypatch):
         verified(folder, fresh=True)
 
 
+def test_a_run_that_ended_amid_its_files_gets_them_all(folder):
+    """A disk that was full: the table was there, and the log or the last lines of run.json were not."""
+    run = run_of(folder)
+    whole = {
+        path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".json", ".tsv", ".md")
+    }
+    for lost in (lambda: (run / "records.tsv").unlink(),
+                 lambda: edit_json(run / "run.json", lambda d: d.pop("rows_independent"))):  # fmt: skip
+        lost()
+        assert verified(folder).sampling.drawn_samples == 0
+        assert {name: (run / name).read_bytes() for name in whole} == whole
+
+
 @pytest.mark.parametrize(
     "left",
     [(), ("cells",), *(pytest.param(of, marks=pytest.mark.long) for of in (("",), ("cells", "facts")))],
