@@ -32,6 +32,7 @@ from certmix.runs import Run, read_run
 from certmix.runs.behaviour import changed_parts, key_of
 from certmix.runs.folder import CERTIFY, DATABASE, DESCRIPTION
 from certmix.runs.sources import Loaded, Sources, SourcesOf, absolute, handed_over, load_data
+from certmix.runs.store import WRITES
 from certmix.sampling import resolve_device
 from certmix.tables.result import Result
 from certmix.tables.table import Table
@@ -267,6 +268,9 @@ def draw(
         return sum(drawn) + request.selection_samples * len(drawn)
 
     if found is not None and found.current and not fresh:
+        if os.path.exists(found.folder / f"{DATABASE}{WRITES}"):  # of a process that was killed
+            with suppress(RunError):  # or that is at work
+                Run(found.folder, identity_of(request, loaded), classes).close()
         return Sampling(len(wanted), 0, samples(), 0, planned.why)
     if found is not None and found.folder != folder and not fresh:  # copy what can be used of it
         models = [model for model in loaded.models.values() if model is not None]

@@ -291,6 +291,10 @@ def test_a_run_that_ended_amid_its_files_gets_them_all(folder):
         lost()
         assert verified(folder).sampling.drawn_samples == 0
         assert {name: (run / name).read_bytes() for name in whole} == whole
+    before = sorted(path.name for path in run.iterdir())
+    (run / "numbers.sqlite-writes").write_text(f"{1:020d}")  # a process that was killed leaves it
+    assert verified(folder).sampling.drawn_samples == 0
+    assert sorted(path.name for path in run.iterdir()) == before
 
 
 @pytest.mark.parametrize(
