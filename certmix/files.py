@@ -23,6 +23,8 @@ from numpy.lib import format as npy
 
 from certmix.errors import CertmixError, RunError, brief
 
+DESCRIPTION = "run.json"
+"""What a run says of itself, in its folder, which is known by it."""
 TEXT, BULK = 1 << 26, 1 << 33
 """Bytes up to which a file is read whole: JSON, TOML, code and logs; weights, programs and declared files."""
 _FREE = 1 << 28

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -51,6 +52,20 @@ def no_native_bf16() -> Iterator[None]:
         for test in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
             patch.setattr(torch.cpu, test, lambda: False, raising=False)
         yield
+
+
+@pytest.fixture
+def soon() -> Iterator[None]:
+    """Fail a test that waits: nothing ever comes out of a pipe."""
+
+    def stop(*_: object) -> None:
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import nn
 from certmix import guard
 from certmix.calling import call_it
 from certmix.errors import ModelError, describe
-from certmix.files import digest_of, parse_json, read_file, unquoted
+from certmix.files import DESCRIPTION, digest_of, parse_json, read_file, unquoted
 from certmix.models.architectures import LogProbabilities, Normalized, parse_normalize
 from certmix.models.arrays import ArrayFunction, Estimator, as_module, content_of
 from certmix.models.checks import fewer_classes
@@ -129,8 +129,6 @@ def _from_user(spec: str, device: str, zoo: Path) -> Foreign:
     raise ModelError(f"model {spec!r} is unknown: {hint}use one of {names}{FORMS}")
 
 
-RUN = "run.json"
-"""What a run's folder is known by."""
 Naming = str | Path | Sequence[Path] | None
 """The file that names a model, or the files that led there; None where its user does."""
 
@@ -145,7 +143,7 @@ def files_of(named_by: Naming) -> list[Path]:
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run, by its description: others write files of that name as well."""
     with suppress(OSError, ValueError):
-        found = parse_json(read_file(folder / RUN))
+        found = parse_json(read_file(folder / DESCRIPTION))
         return isinstance(found, dict) and {"format_version", "identity"} <= found.keys()
     return False
 
@@ -168,10 +166,9 @@ def refuse_code(spec: str, named_by: Naming, run_code: bool) -> None:
         files = [str(file) for place in sys.path for file in located(module, [Path(place or ".")])]
     places = [Path(way(file)) for file in files for way in (os.path.abspath, os.path.realpath)]
     for file in (one for one in naming if one.suffix == ".json"):
-        seen = [Path(way(file.parent)) for way in (os.path.abspath, os.path.realpath)]
-        folders = dict.fromkeys(seen, file.parent)
-        for around in (one for folder in seen for one in folder.parents if is_run(one)):
-            folders[around] = around  # a mix that lies in a run came with it
+        folders = {Path(way(file.parent)): file.parent for way in (os.path.abspath, os.path.realpath)}
+        above = {one for folder in folders for one in folder.parents}
+        folders |= {one: one for one in above if is_run(one)}  # a mix that lies in a run came with it
         for inside in (folders[one] for place in places for one in place.parents if one in folders):
             raise ModelError(
                 f"{spec} is code inside {inside}, from where none is run: read it, move it elsewhere, "

@@ -16,6 +16,7 @@ from typing import Any
 from certmix.errors import DataError, ModelError, ParameterError, RunError, brief
 from certmix.files import (
     COPY_IT,
+    DESCRIPTION,
     LINK_OUT,
     digest_of,
     leads_out,
@@ -137,7 +138,7 @@ def _folder_name(words: str, parts: dict[str, Any]) -> str:
 BESIDE, ASIDE = ".fresh", ".earlier"
 """Folders in a run's own: of what ``--fresh`` makes until its first look, then of what that replaces."""
 FORMAT_VERSION = 2
-DATABASE, DESCRIPTION = "numbers.sqlite", "run.json"
+DATABASE = "numbers.sqlite"
 FILES = (*(f"{DATABASE}{end}" for end in ("", "-wal", "-shm", WRITES)), DESCRIPTION)
 """What belongs to one run and goes with ``--fresh``."""
 

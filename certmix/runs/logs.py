@@ -16,8 +16,16 @@ from typing import Any
 import numpy as np
 
 from certmix.errors import DataError, ParameterError
-from certmix.files import COPY_IT, LINK_OUT, leads_out, named, read_file, remedy_of, write_atomically
-from certmix.runs.folder import DESCRIPTION
+from certmix.files import (
+    COPY_IT,
+    DESCRIPTION,
+    LINK_OUT,
+    leads_out,
+    named,
+    read_file,
+    remedy_of,
+    write_atomically,
+)
 from certmix.types import FloatArray, IntArray
 
 __all__ = [

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -106,20 +105,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cifar" / "test_batch.bin").write_bytes(bytes(2 * 3073))
     (folder / "python" / "data_batch_1").write_bytes(b"")
     return folder
-
-
-@pytest.fixture
-def soon() -> Iterator[None]:
-    """Fail a test that waits: nothing ever comes out of a pipe."""
-
-    def stop(*_: object) -> None:
-        raise AssertionError("it waits")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,11 @@ from certmix.data import load
 from certmix.errors import DataError
 
 datasets = pytest.importorskip("datasets")
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="no pipes and devices by path")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="no pipes and devices by path"),
+    pytest.mark.usefixtures("soon"),
+]
 INPUTS = np.random.default_rng(0).random((6, 4)).round(3)
-
-
-@pytest.fixture(autouse=True)
-def soon() -> Iterator[None]:
-    """Fail a test that waits: nothing ever comes out of a pipe."""
-
-    def stop(*_: object) -> None:
-        raise AssertionError("it waits")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture
